@@ -1,0 +1,217 @@
+"""The command line: hybridsam tasks, run, table, doctor."""
+
+from __future__ import annotations
+
+import os
+import platform
+import sys
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich import box
+from rich.console import Console
+from rich.table import Table
+
+from hybridsam_lite.methods import nearest
+
+app = typer.Typer(
+    add_completion=False,
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    help="Learn hybrid models (physics with unknown theta + a neural network) with sharpness-aware minimization.\n\n"
+    "Start with:  hybridsam run pendulum --method erm --method asam:rho=1 --seeds 0:4 --out runs/p",
+)
+console = Console(width=None if sys.stdout.isatty() else 110)
+
+USER_ERRORS = (ValueError, TypeError, OSError)
+UsageError = typer.BadParameter.__bases__[0]  # click's, which some versions of typer carry inside
+
+
+@app.command()
+def tasks() -> None:
+    """List the tasks, their variants (the first is the default) and what theta is."""
+    from hybridsam_lite import tasks as registry
+
+    table = Table("task", "variant", "what is missing; theta")
+    for name in registry.names():
+        for i, (variant, text) in enumerate(registry.variants(name).items()):
+            table.add_row(name if i == 0 else "", variant, text)
+    console.print(table)
+    console.print(f"presets: {', '.join(registry.PRESETS)} (seconds; a minute or two; the archived results)")
+
+
+@app.command()
+def run(
+    task: Annotated[str, typer.Argument(help="Name of a task; see `hybridsam tasks`.")],
+    method: Annotated[
+        list[str],
+        typer.Option(
+            help="A method with its settings; repeat for several. erm (plain training), sam:rho=0.1, "
+            "asam:rho=1, wd:lam=1e-3 (weight decay), fn:mu=0.01 (function norm)."
+        ),
+    ],
+    out: Annotated[
+        Path,
+        typer.Option(help="Folder for the records (runs.jsonl) and checkpoints; must be new or empty."),
+    ],
+    seeds: Annotated[str, typer.Option(help="A range 0:4 (that is 0, 1, 2, 3), a list 0,3,7 or one number.")] = "0:4",
+    variant: Annotated[str | None, typer.Option(help="Variant of the task.")] = None,
+    preset: Annotated[str | None, typer.Option(help="smoke, quick or full; default HYBRIDSAM_PRESET or quick.")] = None,
+    device: Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1, ...")] = "auto",
+    resume: Annotated[bool, typer.Option("--resume", help="Continue the run that --out holds.")] = False,
+) -> None:
+    """Train a task with several methods and seeds, then print the table of theta errors."""
+    import hybridsam_lite as hs
+    from hybridsam_lite.device import resolve
+    from hybridsam_lite.results import records, write_records
+
+    methods = [hs.parse_method(m) for m in method]
+    chosen = parse_seeds(seeds)
+    resolve(device)
+    built = hs.tasks.get(task, preset=preset, variant=variant)
+    file = out / "runs.jsonl"
+    if out.exists() and not out.is_dir():
+        raise ValueError(f"--out {out} is a file; choose a folder")
+    if out.is_dir() and any(out.iterdir()) and not (resume and (out / "checkpoint").is_dir()):
+        advice = (
+            "add --resume to continue it, or choose another folder"
+            if file.parent.joinpath("checkpoint").is_dir()
+            else ("choose a new or empty folder")
+        )
+        raise ValueError(f"--out {out} is not empty and holds another run or other files; {advice}")
+    runs = built.fit(methods, seeds=chosen, device=device, checkpoint=out / "checkpoint", resume=resume)
+    rows = records(built, runs)
+    write_records(file, rows)
+    show(rows)
+    console.print(f"records: {file}")
+
+
+@app.command()
+def table(
+    folders: Annotated[list[Path], typer.Argument(help="Folders that `hybridsam run` wrote, or .jsonl files.")],
+) -> None:
+    """Print the table of theta errors from the records of one or more runs."""
+    from hybridsam_lite.results import read_records
+
+    rows = []
+    for folder in folders:
+        files = sorted(folder.glob("*.jsonl")) if folder.is_dir() else [folder]
+        if not files:
+            raise FileNotFoundError(
+                f"no records in {folder}; expected a folder with .jsonl files, as `hybridsam run` writes"
+            )
+        for file in files:
+            rows += read_records(file)
+    show(rows)
+
+
+@app.command()
+def doctor() -> None:
+    """Print versions, devices, threads and data folder: what to add to a bug report."""
+    import torch
+
+    from hybridsam_lite.device import name_of, resolve
+
+    rows = {
+        "python": f"{platform.python_version()} ({sys.executable})",
+        "system": platform.platform(),
+    }
+    for package in ("hybridsam-lite", "torch", "torchdiffeq", "numpy", "scipy", "pandas"):
+        try:
+            rows[package] = version(package)
+        except PackageNotFoundError:
+            rows[package] = "not installed"
+    best = resolve("auto")
+    rows["device"] = f"{best} ({name_of(best)})"
+    rows["cores, threads"] = (
+        f"{os.cpu_count()} cores; training uses 1 thread unless told otherwise ({torch.get_num_threads()} by default)"
+    )
+    rows["preset"] = os.environ.get("HYBRIDSAM_PRESET") or "quick (HYBRIDSAM_PRESET is not set)"
+    table = Table(show_header=False)
+    for name, text in rows.items():
+        table.add_row(name, text)
+    console.print(table)
+
+
+def parse_seeds(text: str) -> list[int]:
+    """Seeds from "0:4", "0,3,7" or "5".
+
+    >>> parse_seeds("0:4"), parse_seeds("3,5")
+    ([0, 1, 2, 3], [3, 5])
+    """
+    try:
+        if ":" in text:
+            low, high = (int(part) for part in text.split(":"))
+            seeds = list(range(low, high))
+        else:
+            seeds = [int(part) for part in text.split(",")]
+    except ValueError:
+        seeds = []
+    if not seeds or min(seeds) < 0 or len(set(seeds)) != len(seeds):
+        raise ValueError(
+            f"--seeds {text!r} names no seeds; expected an increasing range 0:4, a list 0,3,7 or one number >= 0"
+        )
+    return seeds
+
+
+def show(rows: list[dict[str, Any]]) -> None:
+    """Print the summary of records, one table per task and variant."""
+    from hybridsam_lite.results import summary
+
+    for key, group in summary(rows).groupby(["task", "variant", "preset", "data"], sort=False):
+        table = Table(
+            title="{} {}, preset {}, {} data".format(*key),
+            title_justify="left",
+            box=box.SIMPLE_HEAD,
+        )
+        for column in (
+            "method",
+            "seeds",
+            "theta error [quartiles]",
+            "minus erm [95 %]",
+            "val loss",
+            "test loss",
+            "seconds",
+        ):
+            table.add_column(column, justify="left" if column == "method" else "right", overflow="fold")
+        for row in group.to_dict("records"):
+            lost = f" ({row['diverged']} diverged)" if row["diverged"] else ""
+            gap = (
+                f"{row['difference']:+.3g} [{row['low']:+.2g}, {row['high']:+.2g}]" if row["low"] == row["low"] else ""
+            )
+            table.add_row(
+                row["label"], f"{row['seeds']}{lost}", f"{row['theta_error']:.4g} [{row['q1']:.2g}, {row['q3']:.2g}]",
+                gap, f"{row['val_loss']:.2e}", f"{row['test_loss']:.2e}", f"{row['seconds']:.1f}",
+            )  # fmt: skip
+        console.print(table)
+
+
+def main() -> None:
+    """Entry point: user errors are one line on stderr and exit status 2."""
+    try:
+        status = app(standalone_mode=False)
+    except UsageError as error:
+        fail(_with_suggestion(error))
+    except (typer.Abort, KeyboardInterrupt) as error:
+        text = str(error) or "interrupted"
+        print(f"hybridsam: {text.replace('resume=True', '--resume')}", file=sys.stderr)
+        sys.exit(130)
+    except USER_ERRORS as error:
+        fail(str(error))
+    sys.exit(status or 0)
+
+
+def fail(message: str) -> None:
+    """Print one line and exit with status 2."""
+    print(f"hybridsam: error: {' '.join(message.split())}", file=sys.stderr)
+    sys.exit(2)
+
+
+def _with_suggestion(error: Exception) -> str:
+    message: str = error.format_message()  # type: ignore[attr-defined]
+    if message.startswith("No such command") and "mean" not in message:
+        names = [c.name or c.callback.__name__ for c in app.registered_commands if c.callback]
+        message += f"{nearest(message.split(chr(39))[1], names)}; the commands are: {', '.join(names)}"
+    return f"{message} (see hybridsam --help)"

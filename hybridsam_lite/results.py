@@ -1,0 +1,164 @@
+"""Run records on disk, and the tables made from them.
+
+A record is one JSON object per trained member, with everything needed to say what it is and to run it
+again. Files hold one record per line and are written whole or not at all.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import platform
+import subprocess
+from collections.abc import Iterable, Sequence
+from functools import cache
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from hybridsam_lite.files import write_atomically
+from hybridsam_lite.tasks.base import Task
+from hybridsam_lite.train import Runs
+
+__all__ = ["FIELDS", "read_records", "records", "summary", "write_records"]
+
+FIELDS = (
+    "task", "variant", "preset", "data", "method", "label", "settings", "seed", "theta_true", "theta_hat",
+    "theta_error", "val_loss", "test_loss", "status", "steps", "seconds", "device", "versions", "commit",
+)  # fmt: skip
+RESAMPLES = 10_000
+
+
+def records(task: Task, runs: Runs) -> list[dict[str, Any]]:
+    """One record per member of `runs`, scored against the task's truth."""
+    rows = []
+    for row in task.score(runs).to_dict("records"):
+        known = {
+            "task": task.name, "variant": task.variant, "preset": task.preset, "data": task.origin,
+            "device": runs.device, "versions": _versions(), "commit": _commit(),
+        }  # fmt: skip
+        full = {**{str(k): v for k, v in row.items()}, **known}
+        rows.append({name: _plain(full[name]) for name in FIELDS})
+    return rows
+
+
+def _plain(value: Any) -> Any:
+    """JSON has no NaN or infinity: they become null."""
+    if isinstance(value, dict):
+        return {k: _plain(v) for k, v in value.items()}
+    if isinstance(value, (float, np.floating)):
+        return float(value) if math.isfinite(value) else None
+    return int(value) if isinstance(value, np.integer) else value
+
+
+@cache
+def _versions() -> dict[str, str]:
+    return {
+        "python": platform.python_version(),
+        **{p: version(p) for p in ("hybridsam-lite", "torch", "numpy", "scipy")},
+    }
+
+
+@cache
+def _commit() -> str | None:
+    """The commit of the source tree that this package runs from, with a + if it was changed; or None."""
+    git = ["git", "-C", str(Path(__file__).parent)]
+    try:
+        commit = subprocess.run([*git, "rev-parse", "HEAD"], capture_output=True, text=True, check=True).stdout.strip()
+        changed = subprocess.run(
+            [*git, "status", "--porcelain", "."], capture_output=True, text=True, check=True
+        ).stdout
+    except (OSError, subprocess.CalledProcessError):
+        return None
+    return commit + ("+" if changed.strip() else "")
+
+
+def write_records(path: Path, rows: Iterable[dict[str, Any]]) -> None:
+    """Write records, one per line, replacing the file as a whole."""
+    text = "".join(json.dumps(row, allow_nan=False) + "\n" for row in rows)
+    write_atomically(path, lambda file: file.write(text.encode()))
+
+
+def read_records(path: Path) -> list[dict[str, Any]]:
+    """Read a file of records.
+
+    Raises:
+        FileNotFoundError: no such file.
+        ValueError: a line that is not a whole record; nothing is changed.
+    """
+    if not path.is_file():
+        raise FileNotFoundError(f"no records at {path}; expected a .jsonl file or a folder that `hybridsam run` wrote")
+    rows = []
+    for number, line in enumerate(path.read_text(encoding="utf-8", errors="replace").splitlines(), start=1):
+        try:
+            row = json.loads(line)
+        except json.JSONDecodeError as error:
+            raise ValueError(
+                f"{path}, line {number}: not JSON ({error.msg}); the file is truncated or not a record file. It was left as is"
+            ) from error
+        missing = [name for name in FIELDS if not isinstance(row, dict) or name not in row]
+        if missing:
+            raise ValueError(f"{path}, line {number}: not a run record, it lacks {', '.join(missing[:4])}")
+        rows.append(row)
+    return rows
+
+
+def summary(rows: Sequence[dict[str, Any]], baseline: str = "erm") -> pd.DataFrame:
+    """One row per task, variant, preset and label: medians over seeds, and the difference to a baseline.
+
+    Diverged members count: they stay in the medians with the theta at which they were frozen, and in
+    the column `diverged`.
+
+    Args:
+        rows: records.
+        baseline: label to compare with, paired by seed.
+
+    Returns:
+        Columns: task, variant, preset, data, label, seeds, diverged, theta_error, q1, q3 (quartiles),
+        difference (median paired difference of theta_error to the baseline), low, high (95 % percentile
+        bootstrap over seeds), val_loss, test_loss, seconds (medians).
+    """
+    out = []
+    table = pd.DataFrame(rows)
+    for key, group in table.groupby(["task", "variant", "preset", "data"], sort=False):
+        reference = group[group["label"] == baseline].set_index("seed")["theta_error"]
+        for label, members in group.groupby("label", sort=False):
+            errors = members.set_index("seed")["theta_error"].astype(float)
+            shared = errors.index.intersection(reference.index)
+            difference, low, high = math.nan, math.nan, math.nan
+            if label != baseline and len(shared):
+                difference, low, high = paired_bootstrap((errors[shared] - reference[shared]).to_numpy())
+            q1, median, q3 = errors.quantile([0.25, 0.5, 0.75])
+            out.append(
+                {
+                    **dict(zip(("task", "variant", "preset", "data"), key, strict=True)),
+                    "label": label,
+                    "seeds": len(members),
+                    "diverged": int((members["status"] == "diverged").sum()),
+                    "theta_error": median,
+                    "q1": q1,
+                    "q3": q3,
+                    "difference": difference,
+                    "low": low,
+                    "high": high,
+                    "val_loss": members["val_loss"].astype(float).median(),
+                    "test_loss": members["test_loss"].astype(float).median(),
+                    "seconds": members["seconds"].median(),
+                }
+            )
+    return pd.DataFrame(out)
+
+
+def paired_bootstrap(differences: np.ndarray, level: float = 0.95) -> tuple[float, float, float]:
+    """Median of paired differences with a percentile bootstrap interval (10,000 resamples, seeded).
+
+    >>> paired_bootstrap(np.array([1.0, 1.0, 1.0]))
+    (1.0, 1.0, 1.0)
+    """
+    generator = np.random.default_rng(0)
+    drawn = generator.choice(differences, size=(RESAMPLES, len(differences)))
+    low, high = np.quantile(np.median(drawn, axis=1), [(1 - level) / 2, (1 + level) / 2])
+    return float(np.median(differences)), float(low), float(high)

@@ -1,0 +1,437 @@
+"""Sharpness-aware minimization of phi: the heart of the library, in one file.
+
+The problem. A hybrid model has scientific parameters theta and network weights phi. We look for
+
+    min over theta, phi   max over |e| <= rho   L(theta, phi + e),
+
+a fit that stays good when the network's weights are disturbed: a flat minimum in phi. To first order
+the inner maximum is at
+
+    e = rho g / |g|                    (SAM)         with g = dL/dphi,
+    e = rho T^2 g / |T g|, T = |phi|   (adaptive: the ball is |e / phi| <= rho),
+
+and by Danskin's theorem the gradient of the maximum with respect to both theta and phi is the gradient
+of L taken at (theta, phi + e). So a step is: gradient, move phi by e, gradient again, move phi back,
+and let any optimizer use the second gradient.
+
+`sam_gradients` is that step as a pure function of a dict of tensors (`torch.func.vmap` runs it for many
+models at once); `SAM` wraps an optimizer for an ordinary training loop. Both use `perturbation`.
+
+Only phi is disturbed, and only phi's gradient enters the norm. Both are our choices: disturbing theta
+would favour values at which the physics is insensitive, and would depend on theta's units.
+
+Sources: Foret et al., "Sharpness-aware minimization", ICLR 2021 (arXiv 2010.01412), eq. 2; Kwon et al.,
+"ASAM", ICML 2021 (arXiv 2102.11600), eq. 6 without its offset eta; Takeishi, arXiv 2602.06837, for the
+idea of using flatness in hybrid models.
+"""
+
+from __future__ import annotations
+
+import weakref
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from hybridsam_lite.device import random_state, set_random_state
+from hybridsam_lite.hybrid import roles
+
+__all__ = ["SAM", "perturbation", "sam_gradients"]
+
+EPS = 1e-12  # guards 0/0 only: a larger value would weaken the drift along flat valleys, where g is tiny
+
+Tensors = dict[str, Tensor]
+
+
+def perturbation(params: Tensors, grads: Tensors, rho: float | Tensor, adaptive: bool = False) -> Tensors:
+    """The step e to the worst nearby point: the first-order maximizer of L(params + e) over |e| <= rho.
+
+    Args:
+        params: name -> parameter, any shapes; used only if `adaptive`.
+        grads: name -> gradient of the loss, the same names and shapes.
+        rho: radius of the ball, a number or a scalar tensor.
+        adaptive: measure e relative to each parameter's size (ASAM), |e / params| <= rho.
+
+    Returns:
+        name -> e. Its norm (of e / params, if adaptive) is rho over all names together; all zeros where
+        the gradient is zero.
+
+    >>> e = perturbation({"w": torch.tensor([1.0, 1.0])}, {"w": torch.tensor([3.0, 4.0])}, rho=0.5)
+    >>> e["w"]
+    tensor([0.3000, 0.4000])
+    """
+    if not grads:
+        return {}
+    scaled = {n: g * params[n].abs() if adaptive else g for n, g in grads.items()}
+    norm = _norm(list(scaled.values()))
+    factor = rho / (norm + EPS)
+    return {
+        n: ((s * params[n].abs() if adaptive else s) * factor.to(s.device)).to(params[n].dtype)
+        for n, s in scaled.items()
+    }
+
+
+def _norm(tensors: Sequence[Tensor]) -> Tensor:
+    """Euclidean norm of all entries together, in single precision at least."""
+    parts = []
+    for x in tensors:
+        precision = torch.promote_types(x.dtype, torch.float32)
+        parts.append(torch.linalg.vector_norm(x.to(precision)).to(tensors[0].device))
+    return torch.linalg.vector_norm(torch.stack(parts))
+
+
+def sam_gradients(
+    loss: Callable[[Tensors], Any],
+    params: Tensors,
+    perturbed: Collection[str],
+    rho: float | Tensor,
+    adaptive: bool = False,
+    *,
+    clean: Collection[str] = (),
+    has_aux: bool = False,
+) -> tuple[Tensors, Any]:
+    """The sharpness-aware gradient of `loss` at `params`: a pure function, for `torch.func.vmap`.
+
+    Args:
+        loss: function of a dict like `params`; returns a scalar, or (scalar, anything) with `has_aux`.
+        params: name -> tensor; all of them get a gradient.
+        perturbed: the names that are moved to the worst nearby point (phi).
+        rho: radius, a number or a scalar tensor. With 0 this is the plain gradient, bit for bit.
+        adaptive: use ASAM's relative ball.
+        clean: names whose gradient is taken at the unperturbed point instead.
+        has_aux: whether `loss` returns auxiliary output, which is passed on from the first pass.
+
+    Returns:
+        (name -> gradient, loss at the unperturbed point), or (..., (loss, aux)) with `has_aux`.
+        Both passes see the same random numbers (dropout masks).
+
+    Raises:
+        KeyError: if `perturbed` or `clean` names something that `params` does not hold.
+
+    >>> grads, value = sam_gradients(lambda p: (p["phi"] ** 2).sum() / 2, {"phi": torch.tensor([2.0])}, ["phi"], rho=0.5)
+    >>> grads["phi"], value                         # the gradient of phi^2 / 2 at 2 + 0.5
+    (tensor([2.5000]), tensor(2.))
+    """
+    for name in (*perturbed, *clean):
+        if name not in params:
+            raise KeyError(f"sam_gradients: no parameter {name!r}; params holds {', '.join(params)}")
+
+    def gradient(at: Tensors, names: Collection[str]) -> tuple[Tensors, Any]:
+        moving = {n: at[n] for n in names}
+        return torch.func.grad_and_value(lambda m: loss({**at, **m}), has_aux=has_aux)(moving)
+
+    randomness = random_state()
+    first, value = gradient(params, [n for n in params if n in perturbed or n in clean])
+    e = perturbation(params, {n: first[n] for n in first if n in perturbed}, rho, adaptive)
+    set_random_state(randomness)
+    second, _ = gradient({**params, **{n: params[n] + e[n] for n in e}}, list(params))
+    return {n: first[n] if n in clean else g for n, g in second.items()}, value
+
+
+class SAM(torch.optim.Optimizer):
+    """Wraps an optimizer instance so that its steps are sharpness-aware in phi.
+
+    In a training loop, either with a closure that does zero_grad, forward and backward,
+
+        loss = opt.step(closure)
+
+    or without:
+
+        loss_of(batch).backward()
+        with opt.perturbed():
+            loss_of(batch).backward()
+        opt.step()
+
+    Learning-rate schedulers, `zero_grad` and checkpoints work as with the wrapped optimizer.
+
+    Args:
+        model: the model being trained; decides which parameters are theta and phi.
+        base: the optimizer instance that takes the step, for example
+            `torch.optim.Adam(hs.param_groups(model, lr=1e-3, theta_lr=1e-2))`.
+        rho: radius of the disturbance; may be changed between steps (`opt.rho = ...`).
+        adaptive: ASAM's ball, relative to each weight's size; its rho is about ten times larger.
+        perturb: "phi" (default), "all", or a function of a parameter's name returning a bool.
+        theta_grad: "perturbed": theta's gradient is taken where phi is disturbed, so that theta and phi
+            descend one objective; "clean": at the undisturbed phi.
+        max_norm: if given, the final gradient is clipped to this norm (never the ascent's).
+        theta: names of theta in a model written without `hs.Theta`, as in `hs.hybrid.roles`.
+
+    Raises:
+        TypeError, ValueError: for arguments that cannot work; the message says what to do.
+
+    >>> _ = torch.manual_seed(0)
+    >>> model = nn.Linear(3, 1)
+    >>> x, y = torch.randn(8, 3), torch.randn(8, 1)
+    >>> opt = SAM(model, torch.optim.Adam(model.parameters(), lr=1e-2), rho=0.05)
+    >>> def closure():
+    ...     opt.zero_grad()
+    ...     loss = ((model(x) - y) ** 2).mean()
+    ...     loss.backward()
+    ...     return loss
+    >>> first = opt.step(closure)
+    >>> for _ in range(50): last = opt.step(closure)
+    >>> bool(last < first)
+    True
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        base: torch.optim.Optimizer,
+        rho: float = 0.05,
+        *,
+        adaptive: bool = False,
+        perturb: str | Callable[[str], bool] = "phi",
+        theta_grad: str = "perturbed",
+        max_norm: float | None = None,
+        theta: Sequence[str] = (),
+    ) -> None:
+        if not isinstance(model, nn.Module):
+            raise TypeError(
+                f"SAM needs the model itself, got {type(model).__name__}; "
+                "use hs.SAM(model, torch.optim.Adam(model.parameters()))"
+            )
+        if not isinstance(base, torch.optim.Optimizer):
+            got = base.__name__ if isinstance(base, type) else type(base).__name__
+            raise TypeError(
+                f"SAM wraps an optimizer instance, got {got}; use hs.SAM(model, torch.optim.Adam(model.parameters()))"
+            )
+        if isinstance(base, (SAM, torch.optim.LBFGS)):
+            raise TypeError(f"SAM cannot wrap {type(base).__name__}, which evaluates the loss itself; use Adam or SGD")
+        if perturb not in ("phi", "all") and not callable(perturb):
+            raise ValueError(f"perturb must be 'phi', 'all' or a function of a parameter's name, got {perturb!r}")
+        if theta_grad not in ("perturbed", "clean"):
+            raise ValueError(f"theta_grad must be 'perturbed' or 'clean', got {theta_grad!r}")
+        if theta_grad == "clean" and perturb == "all":
+            raise ValueError("theta_grad='clean' contradicts perturb='all', which disturbs theta too; choose one")
+        if max_norm is not None and not max_norm > 0:
+            raise ValueError(f"max_norm must be a positive number or None, got {max_norm!r}")
+        self.model = model
+        self.base = base
+        self.rho = rho
+        self.adaptive = adaptive
+        self.perturb = perturb
+        self.theta_grad = theta_grad
+        self.max_norm = max_norm
+        self._roles = roles(model, theta)
+        self._names = {p: n for n, p in model.named_parameters()}
+        self._state = "idle"  # -> "perturbing" -> "ready" -> "idle"
+        super().__init__(base.param_groups, base.defaults)
+        self._share()
+        strangers = [tuple(p.shape) for g in base.param_groups for p in g["params"] if p not in self._names]
+        if strangers:
+            raise ValueError(f"the optimizer holds parameters that are not the model's, of shapes {strangers}")
+        if not self._perturbed():
+            raise ValueError(
+                f"nothing to perturb: no trainable parameter in the optimizer matches perturb={perturb!r}; "
+                f"the model has {self._roles}"
+            )
+        base.register_load_state_dict_post_hook(lambda _: self._share())
+        self._replay = replay = _Replay()
+        base.register_step_post_hook(lambda *_: replay.forget())  # also when the base steps by itself
+        weakref.finalize(self, model.register_forward_pre_hook(replay).remove)
+
+    def _share(self) -> None:
+        """One set of groups and moments for both; loading a state into the base replaces its own."""
+        self.param_groups = self.base.param_groups
+        self.state = self.base.state
+
+    @property
+    def rho(self) -> float:
+        """Radius of the disturbance."""
+        return self._rho
+
+    @rho.setter
+    def rho(self, value: float) -> None:
+        if not (isinstance(value, (int, float)) and 0 <= value < float("inf")):
+            raise ValueError(f"rho must be a finite number >= 0, got {value!r}")
+        self._rho = float(value)
+
+    @property
+    def grad_scale(self) -> None:
+        """Asked for by `torch.amp.GradScaler`, which is refused."""
+        raise RuntimeError(
+            "SAM does not work with GradScaler: scaling changes the ascent's gradient between the two passes; "
+            "train in float32 or use bfloat16 autocast, which needs no scaler"
+        )
+
+    _step_supports_amp_scaling = True  # so that GradScaler asks for grad_scale, and gets the message above
+
+    def _perturbed(self) -> dict[str, nn.Parameter]:
+        """The parameters that a step disturbs: chosen by `perturb`, trained by the base, not frozen."""
+        held = [p for g in self.param_groups for p in g["params"] if p.requires_grad]
+        if callable(self.perturb):
+            return {self._names[p]: p for p in held if self.perturb(self._names[p])}
+        return {self._names[p]: p for p in held if self.perturb == "all" or self._roles[self._names[p]] == "phi"}
+
+    @contextmanager
+    def perturbed(self) -> Iterator[None]:
+        """Within this context phi is at the worst nearby point; run the second backward pass here.
+
+        On entry the gradients of the first pass are consumed. On exit, also through an exception,
+        phi, the buffers (batch-norm statistics) and the random state are what they were on entry;
+        after an exception the gradients are cleared, so that no half step can be taken.
+
+        Raises:
+            RuntimeError: without a first backward pass, when nested, or twice in one step.
+            FloatingPointError: if the first gradient is not finite; nothing has been changed then.
+        """
+        if self._state == "perturbing":
+            raise RuntimeError("SAM.perturbed() cannot be nested")
+        if self._state == "ready":
+            raise RuntimeError(
+                "SAM.perturbed() has been run already; call step() or zero_grad() first. To accumulate gradients, "
+                "run all first passes before it and all second passes inside it"
+            )
+        held = [p for g in self.param_groups for p in g["params"]]
+        if all(p.grad is None for p in held):
+            raise RuntimeError("SAM.perturbed() needs the gradients of a first pass: call loss.backward() before it")
+        moving = {n: p for n, p in self._perturbed().items() if p.grad is not None}
+        with torch.no_grad():
+            grads = {n: p.grad for n, p in moving.items() if p.grad is not None}
+            if not _all_finite(grads.values()):
+                raise FloatingPointError(
+                    "SAM: the gradient is not finite; the step was not taken, the weights are unchanged"
+                )
+            e = perturbation({n: p.detach() for n, p in moving.items()}, grads, self.rho, self.adaptive)
+            saved = {n: p.detach().clone() for n, p in moving.items()}
+            buffers = _copy_buffers(self.model)
+            randomness = random_state()
+            kept = {p: p.grad for p in held if self.theta_grad == "clean" and self._roles[self._names[p]] == "theta"}
+            for n, p in moving.items():
+                p.add_(e[n])
+        self.zero_grad()
+        self._state = "perturbing"
+        self._replay.rewind()
+        finished = False
+        try:
+            yield
+            finished = True
+        finally:
+            with torch.no_grad():
+                for n, p in moving.items():
+                    p.copy_(saved[n])
+                _restore_buffers(buffers)
+            set_random_state(randomness)
+            self._replay.forget()
+            for p, grad in kept.items():
+                p.grad = grad
+            self._state = "ready" if finished else "idle"
+            if not finished:
+                self.zero_grad()
+
+    def step(self, closure: Callable[[], Any] | None = None) -> Any:
+        """Take one step; returns the closure's first (undisturbed) loss, or None without a closure.
+
+        Raises:
+            RuntimeError: without a closure, if `perturbed()` has not been run since the last step or
+                `zero_grad()`.
+            FloatingPointError: if a gradient is not finite; the weights are unchanged then.
+        """
+        loss = None
+        if closure is not None:
+            with torch.enable_grad():
+                before = random_state()
+                self._replay.forget()
+                loss = closure()
+                with self.perturbed():
+                    set_random_state(before)
+                    closure()
+        elif self._state != "ready":
+            raise RuntimeError(
+                "SAM.step() needs two passes: pass a closure, or run the second one inside `with opt.perturbed():`"
+            )
+        self._state = "idle"
+        held = [p for g in self.param_groups for p in g["params"]]
+        if not _all_finite(p.grad for p in held if p.grad is not None):
+            self.zero_grad()
+            raise FloatingPointError(
+                "SAM: the gradient at the disturbed weights is not finite; the step was not taken, "
+                "the weights are unchanged: lower rho or the learning rate"
+            )
+        if self.max_norm is not None:
+            nn.utils.clip_grad_norm_(held, self.max_norm)
+        self.base.step()
+        return loss
+
+    def zero_grad(self, set_to_none: bool = True) -> None:
+        """Clear the gradients of all parameters; outside of `perturbed()` a new step begins."""
+        self.base.zero_grad(set_to_none)
+        if self._state != "perturbing":
+            self._state = "idle"
+            self._replay.forget()
+
+    def state_dict(self) -> dict[str, Any]:
+        """The base optimizer's state (moments included) and SAM's settings under "sam"."""
+        settings = {
+            "rho": self.rho,
+            "adaptive": self.adaptive,
+            "theta_grad": self.theta_grad,
+            "max_norm": self.max_norm,
+        }
+        return {**self.base.state_dict(), "sam": settings}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Load what `state_dict` returned: the base optimizer's state and SAM's settings."""
+        if "sam" not in state_dict:
+            raise ValueError("this state_dict is not SAM's (it has no 'sam' entry); load it into the base optimizer")
+        self.base.load_state_dict({k: v for k, v in state_dict.items() if k != "sam"})
+        for name, value in state_dict["sam"].items():
+            setattr(self, name, value)
+
+
+def _all_finite(tensors: Iterable[Tensor]) -> bool:
+    return all(bool(torch.isfinite(x).all()) for x in tensors)
+
+
+Buffers = list[tuple[nn.Module, str, Tensor, Tensor]]
+
+
+def _copy_buffers(model: nn.Module) -> Buffers:
+    """Owner, name, tensor and a copy of its values, for each buffer."""
+    return [(m, n, b, b.clone()) for m in model.modules() for n, b in m.named_buffers(recurse=False)]
+
+
+def _restore_buffers(buffers: Buffers) -> None:
+    for owner, name, buffer, before in buffers:
+        buffer.copy_(before)
+        setattr(owner, name, buffer)  # a forward pass may have put another tensor in its place
+
+
+class _Replay:
+    """Runs the second round of forward passes as the first: same buffers, same random states.
+
+    A forward pre-hook on the model: it notes the buffers before the first pass (spectral norm computes
+    with its buffers and changes them) and the random state before each. Its copies and pickles are
+    inert, so that a trained model can be copied and saved whole.
+    """
+
+    def __init__(self) -> None:
+        self.inert = False
+        self.forget()
+
+    def __call__(self, module: nn.Module, _: Any) -> None:
+        if self.inert or not (module.training and torch.is_grad_enabled()):
+            return
+        if self.position is None:
+            if not self.states:
+                self.buffers = _copy_buffers(module)
+            self.states.append(random_state())
+        elif self.position < len(self.states):
+            set_random_state(self.states[self.position])
+            self.position += 1
+
+    def rewind(self) -> None:
+        self.position = 0
+        with torch.no_grad():
+            _restore_buffers(self.buffers)
+
+    def forget(self) -> None:
+        self.states: list[list[Tensor]] = []
+        self.buffers: Buffers = []
+        self.position: int | None = None  # None while recording
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {"inert": True}

@@ -1,0 +1,331 @@
+"""A stack of members trained together: the same architecture, different seeds and settings.
+
+The parameters of all members lie in one set of tensors with the member as first axis; a step is
+`torch.func.vmap` over one member's step. Nothing mixes members: a member that diverges is frozen and
+marked, and the others go on as if it had never been there. All members of a step share its random
+numbers (dropout masks), so that a member's result does not depend on who else is in the stack.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.func import functional_call
+
+from hybridsam_lite.data import Data
+from hybridsam_lite.device import random_state, set_random_state
+from hybridsam_lite.hybrid import Prediction, as_prediction, roles
+from hybridsam_lite.methods import Method
+from hybridsam_lite.theta import Fixed, Theta
+
+__all__ = ["DIVERGED", "OK", "STOPPED", "Stack", "check_entrywise"]
+
+OK, DIVERGED, STOPPED = 0, 1, 2
+EVALUATION_CHUNK = 1024  # samples at once; a constant, so that results do not depend on the stack's size
+
+LossFunction = Callable[[Tensor, Tensor], Tensor]
+
+
+class Stack:
+    """The state of M members and their common training step.
+
+    Args:
+        models: one freshly built model per member, on the device.
+        methods: one method per member, all of the same `structure`.
+        optimizer: makes an optimizer from parameter groups; it must act on each entry by itself (Adam,
+            SGD, ...), so that members stay independent.
+        lr, theta_lr: learning rates of phi and theta.
+        max_norm: each member's gradient is clipped to this norm, or None.
+        loss: (prediction, target) -> scalar.
+        sample_axis: the axis of the prediction that counts samples.
+        vectorize: vmap over members, or loop (for models that vmap cannot run).
+    """
+
+    def __init__(
+        self,
+        models: Sequence[nn.Module],
+        methods: Sequence[Method],
+        *,
+        optimizer: Callable[[list[dict[str, Any]]], torch.optim.Optimizer],
+        lr: float,
+        theta_lr: float,
+        max_norm: float | None,
+        loss: LossFunction,
+        sample_axis: int,
+        vectorize: bool,
+    ) -> None:
+        self.template = models[0]
+        self.method = methods[0]
+        self.loss, self.sample_axis, self.max_norm, self.vectorize = (
+            loss,
+            sample_axis,
+            max_norm,
+            vectorize,
+        )
+        self.slots = _slots(self.template)
+        role_of = roles(self.template)
+        named = [dict(m.named_parameters()) for m in models]
+
+        def stacked(name: str) -> Tensor:
+            return torch.stack([n[name].detach() for n in named])
+
+        self.params = {n: stacked(n) for n, p in named[0].items() if p.requires_grad}
+        self.frozen = {n: stacked(n) for n, p in named[0].items() if not p.requires_grad}
+        self.buffers = {n: torch.stack([m.get_buffer(n) for m in models]) for n, _ in self.template.named_buffers()}
+        self.phi = [n for n in self.params if role_of[n] == "phi"]
+        device = next(iter(self.params.values())).device
+        precision = torch.promote_types(next(iter(self.params.values())).dtype, torch.float32)
+        self.hyper = {
+            key: torch.tensor([m.hyper[key] for m in methods], device=device, dtype=precision)
+            for key in self.method.hyper
+        }
+        groups = [
+            {
+                "params": [p for n, p in self.params.items() if role_of[n] == role],
+                "lr": rate,
+                "base_lr": rate,
+            }
+            for role, rate in (("phi", lr), ("theta", theta_lr))
+        ]
+        self.optimizer = optimizer([g for g in groups if g["params"]])
+        self.status = torch.full((len(models),), OK, device=device)
+        self.last_step = torch.zeros(len(models), dtype=torch.long, device=device)
+        self.best: dict[str, Tensor] = {}
+        self.best_loss = torch.full((len(models),), torch.inf, device=device)
+        self.waited = torch.zeros(len(models), dtype=torch.long, device=device)
+
+    @property
+    def alive(self) -> Tensor:
+        """Members still in training, shape (M,), bool."""
+        return self.status == OK
+
+    def step(self, batch: Data, rate: float) -> Tensor:
+        """One optimizer step of every living member on its own batch; returns the data losses (M,)."""
+        self.template.train()
+        inputs_dim, target_dim = batch.in_dims()
+        grads, losses, buffers = self._over_members(self._member_step, (0, 0, 0, 0, inputs_dim, target_dim))(
+            self.params, self.frozen, self.buffers, self.hyper, batch.inputs, batch.target
+        )
+        norms = torch.stack([g.reshape(len(g), -1).norm(dim=1) for g in grads.values()]).norm(dim=0)
+        self.status[self.alive & ~(torch.isfinite(losses) & torch.isfinite(norms))] = DIVERGED
+        factor = torch.ones_like(norms)
+        if self.max_norm is not None:
+            factor = (self.max_norm / (norms + 1e-6)).clamp(max=1.0)
+        before = {n: p.clone() for n, p in self.params.items()}
+        alive = self.alive
+        for n, p in self.params.items():
+            p.grad = torch.where(_along(alive, p), grads[n] * _along(factor, p), 0.0)
+        for group in self.optimizer.param_groups:
+            group["lr"] = group["base_lr"] * rate
+        self.optimizer.step()
+        finite = torch.stack([torch.isfinite(p).reshape(len(p), -1).all(1) for p in self.params.values()]).all(0)
+        self.status[alive & ~finite] = DIVERGED
+        alive = self.alive
+        for n, p in self.params.items():
+            p.copy_(torch.where(_along(alive, p), p, before[n]))
+        for n, b in buffers.items():
+            self.buffers[n] = torch.where(_along(alive, b), b, self.buffers[n])
+        self.last_step += alive
+        return losses
+
+    def _member_step(
+        self, params: dict, frozen: dict, buffers: dict, hyper: dict, inputs: Any, target: Tensor
+    ) -> tuple[dict[str, Tensor], Tensor, dict[str, Tensor]]:
+        """Gradients, data loss and new buffers of one member."""
+
+        def objective(p: dict[str, Tensor]) -> tuple[Tensor, tuple[Tensor, dict[str, Tensor]]]:
+            state = {**p, **frozen, **{n: b.clone() for n, b in buffers.items()}}
+            prediction, updated = self._call(state, inputs)
+            data_loss = self._data_loss(prediction.value, target)
+            value = self.method.objective(data_loss, prediction, {n: p[n] for n in self.phi}, hyper)
+            return value, (data_loss, updated)
+
+        try:
+            grads, (_, (data_loss, updated)) = self.method.gradients(objective, params, self.phi, hyper)
+        except FloatingPointError:  # hs.SolverError, for example; only in a loop, never under vmap
+            return dict(params), _not_a_number(params), buffers
+        return grads, data_loss, updated
+
+    def _call(self, state: dict, inputs: Any) -> tuple[Prediction, dict[str, Tensor]]:
+        """The prediction of one member, and its buffers after it."""
+        tensors = {slot: state[name] for slot, name in self.slots.items()}
+        output = functional_call(self.template, tensors, (inputs,), tie_weights=False)
+        return as_prediction(output), {n: tensors[n] for n in self.buffers}
+
+    def _data_loss(self, value: Tensor, target: Tensor) -> Tensor:
+        return self.loss(value.movedim(self.sample_axis, 0), target)
+
+    @torch.no_grad()
+    def evaluate(self, data: Data) -> Tensor:
+        """Data loss of every member on `data`, shape (M,)."""
+        self.template.eval()
+
+        def one(params: dict, inputs: Any, target: Tensor) -> Tensor:
+            try:
+                prediction, _ = self._call(params, inputs)
+            except FloatingPointError:
+                return _not_a_number(params)
+            return self._data_loss(prediction.value, target)
+
+        total: Tensor | float = 0.0
+        buffers = {n: b.clone() for n, b in self.buffers.items()}  # a model may count its calls
+        everything = {**self.params, **self.frozen, **buffers}
+        for start in range(0, len(data), EVALUATION_CHUNK):
+            part = data.take(torch.arange(start, min(start + EVALUATION_CHUNK, len(data)), device=data.target.device))
+            total = total + len(part) * self._over_members(one, (0, None, None))(everything, part.inputs, part.target)
+        assert isinstance(total, Tensor)
+        return total / len(data)
+
+    def theta(self) -> dict[str, Tensor]:
+        """Name -> constrained values (M, ...) of the global scientific parameters."""
+        return theta_values(self.template, {**self.params, **self.frozen})
+
+    def early_stop(self, val_loss: Tensor, patience: int) -> None:
+        """Remember each member's best state; stop members without progress for `patience` validations."""
+        state = {**self.params, **self.buffers}
+        better = self.alive & (val_loss < self.best_loss)
+        self.best_loss = torch.where(better, val_loss, self.best_loss)
+        self.best = {
+            n: torch.where(_along(better, x), x, self.best[n]) if self.best else x.clone() for n, x in state.items()
+        }
+        self.waited = torch.where(better, 0, self.waited + 1)
+        stopped = self.alive & (self.waited >= patience)
+        self.restore_best(stopped)
+        self.status[stopped] = STOPPED
+
+    def restore_best(self, which: Tensor) -> None:
+        """Put the members `which` (M,) bool back to their best validation."""
+        for n, x in {**self.params, **self.buffers}.items():
+            x.copy_(torch.where(_along(which, x), self.best[n], x))
+
+    def _over_members(self, function: Callable[..., Any], in_dims: tuple[Any, ...]) -> Callable[..., Any]:
+        def vectorized(*arguments: Any) -> Any:
+            try:
+                return torch.func.vmap(function, in_dims, randomness="same")(*arguments)
+            except RuntimeError as error:
+                if not any(word in str(error) for word in ("vmap", "functorch", "Batching rule")):
+                    raise
+                raise RuntimeError(
+                    f"fit: torch.func.vmap cannot run {type(self.template).__name__} for all members at once; "
+                    f"pass vectorize=False to run them one after the other ({str(error).splitlines()[0]})"
+                ) from error
+
+        def looped(*arguments: Any) -> Any:
+            randomness, results = random_state(), []
+            for i in range(len(self.status)):
+                set_random_state(randomness)
+                results.append(function(*(_pick(a, d, i) for a, d in zip(arguments, in_dims, strict=True))))
+            return _join(results)
+
+        return vectorized if self.vectorize else looped
+
+    def member_state(self, i: int) -> dict[str, Tensor]:
+        """State dict of member i, on the CPU."""
+        return {n: x[i].detach().cpu().clone() for n, x in {**self.params, **self.frozen, **self.buffers}.items()}
+
+    _PLAIN = ("status", "last_step", "best", "best_loss", "waited", "params", "buffers")
+
+    def state_dict(self) -> dict[str, Any]:
+        """Everything that a step changes."""
+        return {
+            "optimizer": self.optimizer.state_dict(),
+            **{name: getattr(self, name) for name in self._PLAIN},
+        }
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Take over what `state_dict` returned."""
+        for name in self._PLAIN:
+            if name == "params":  # the optimizer holds these very tensors
+                for n, p in self.params.items():
+                    p.copy_(state["params"][n])
+            else:
+                setattr(self, name, state[name])
+        self.optimizer.load_state_dict(state["optimizer"])
+
+
+def check_entrywise(
+    optimizer: Callable[[list[dict[str, Any]]], torch.optim.Optimizer],
+) -> None:
+    """Refuse an optimizer with which one member's gradient would change another member's step.
+
+    Raises:
+        TypeError: if `optimizer` makes no optimizer.
+        ValueError: if its step is not entry by entry.
+    """
+    ends = []
+    for others in (1.0, 100.0):
+        torch.manual_seed(0)
+        weights, grad = torch.ones(2, 3, 3), torch.rand(2, 3, 3)
+        made = optimizer([{"params": [weights], "lr": 0.1, "base_lr": 0.1}])
+        if not isinstance(made, torch.optim.Optimizer):
+            raise TypeError(f"fit: optimizer must make a torch.optim.Optimizer, got {type(made).__name__}")
+        for _ in range(2):
+            weights.grad = torch.stack([grad[0], others * grad[1]])
+            made.step()
+        ends.append(weights[0].clone())
+    if not torch.equal(*ends):
+        raise ValueError(
+            f"fit: {type(made).__name__} does not act entry by entry, so that the members of a stack would "
+            "influence each other; use an optimizer such as Adam, AdamW, RMSprop or SGD"
+        )
+
+
+def theta_values(model: nn.Module, params: dict[str, Tensor]) -> dict[str, Tensor]:
+    """Name -> constrained value for every `Theta` in `model`, from the given raw parameters.
+
+    Names are bare ("omega2") if unique in the model, else prefixed by the path of their `Theta`.
+    """
+    found: list[tuple[str, str, Tensor]] = []
+    for path, module in model.named_modules():
+        if isinstance(module, Theta):
+            prefix = path + "." if path else ""
+            for name, constraint in module.constraints.items():
+                store = "fixed" if isinstance(constraint, Fixed) else "raw"
+                found.append((path, name, constraint.forward(params[f"{prefix}{store}.{name}"].detach())))
+    bare = [name for _, name, _ in found]
+    return {name if bare.count(name) == 1 else f"{path}.{name}": value for path, name, value in found}
+
+
+def _slots(model: nn.Module) -> dict[str, str]:
+    """Every place that holds a parameter or buffer -> the name of what it holds.
+
+    Tied tensors have several places, a module used twice has one: `functional_call`'s own tying would
+    fill it twice, and put the wrong tensor back afterwards.
+    """
+    first: dict[int, str] = {}
+    slots = {}
+    for path, module in model.named_modules():
+        for of_kind in (module.named_parameters, module.named_buffers):
+            for name, x in of_kind(path, recurse=False, remove_duplicate=False):
+                slots[name] = first.setdefault(id(x), name)
+    return slots
+
+
+def _not_a_number(like: dict[str, Tensor]) -> Tensor:
+    """The loss of a member whose forward pass broke down."""
+    return next(iter(like.values())).new_tensor(torch.nan)
+
+
+def _along(per_member: Tensor, like: Tensor) -> Tensor:
+    """View (M,) as (M, 1, ..., 1) to go with `like`."""
+    return per_member.view(-1, *[1] * (like.ndim - 1))
+
+
+def _pick(x: Any, dim: Any, i: int) -> Any:
+    if dim is None:
+        return x
+    if isinstance(x, dict):
+        return {k: _pick(v, dim[k] if isinstance(dim, dict) else dim, i) for k, v in x.items()}
+    return x[i]
+
+
+def _join(results: list[Any]) -> Any:
+    first = results[0]
+    if isinstance(first, dict):
+        return {k: _join([r[k] for r in results]) for k in first}
+    if isinstance(first, tuple):
+        return tuple(_join([r[k] for r in results]) for k in range(len(first)))
+    return torch.stack(results)

@@ -1,0 +1,1 @@
+"""Scripts behind the Makefile; run from the repository root."""
