@@ -19,9 +19,10 @@ from hybridsam_lite.methods import (
     WeightDecay,
     parse_method,
 )
+from hybridsam_lite.runs import Runs
 from hybridsam_lite.sam import SAM, perturbation, sam_gradients
 from hybridsam_lite.theta import Fixed, Interval, Positive, Real, Theta
-from hybridsam_lite.train import Runs, fit
+from hybridsam_lite.train import fit
 
 try:
     __version__ = version("hybridsam-lite")

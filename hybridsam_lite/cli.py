@@ -26,7 +26,7 @@ app = typer.Typer(
 console = Console(width=None if sys.stdout.isatty() else 110)
 
 USER_ERRORS = (ValueError, TypeError, OSError)
-UsageError = typer.BadParameter.__bases__[0]  # click's, which some versions of typer carry inside
+UsageError: type[Exception] = typer.BadParameter.__bases__[0]  # click's, which some versions of typer carry inside
 
 
 @app.command()
@@ -81,7 +81,14 @@ def run(
             else ("choose a new or empty folder")
         )
         raise ValueError(f"--out {out} is not empty and holds another run or other files; {advice}")
-    runs = built.fit(methods, seeds=chosen, device=device, checkpoint=out / "checkpoint", resume=resume)
+    try:
+        runs = built.fit(methods, seeds=chosen, device=device, checkpoint=out / "checkpoint", resume=resume)
+    except KeyboardInterrupt:
+        print(
+            f"\nhybridsam: interrupted; everything so far is in {out}. Repeat the command with --resume",
+            file=sys.stderr,
+        )
+        raise typer.Exit(130) from None
     rows = records(built, runs)
     write_records(file, rows)
     show(rows)
@@ -194,9 +201,8 @@ def main() -> None:
         status = app(standalone_mode=False)
     except UsageError as error:
         fail(_with_suggestion(error))
-    except (typer.Abort, KeyboardInterrupt) as error:
-        text = str(error) or "interrupted"
-        print(f"hybridsam: {text.replace('resume=True', '--resume')}", file=sys.stderr)
+    except (typer.Abort, KeyboardInterrupt):
+        print("hybridsam: interrupted", file=sys.stderr)
         sys.exit(130)
     except USER_ERRORS as error:
         fail(str(error))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import torch
@@ -39,7 +39,8 @@ class Data:
         object.__setattr__(self, "shared", tuple(self.shared))
         if not isinstance(self.inputs, (Tensor, Mapping)):
             raise TypeError(
-                f"Data: inputs must be a tensor or a dict of tensors, got {type(self.inputs).__name__}; use torch.as_tensor"
+                f"Data: inputs must be a tensor or a dict of tensors, got {type(self.inputs).__name__}; "
+                "use torch.as_tensor"
             )
         named = self._named()
         if "target" in named:
@@ -99,7 +100,7 @@ class Data:
 
         return self._map(move, move)
 
-    def in_dims(self) -> tuple[int | None | dict[str, int | None], int]:
+    def in_dims(self) -> tuple[int | dict[str, int | None] | None, int]:
         """`torch.func.vmap`'s axes for (inputs, target), when samples were taken per member."""
         dims = {name: None if name in self.shared else 0 for name in self._named()}
         return (dims["inputs"] if isinstance(self.inputs, Tensor) else dims), 0
@@ -118,7 +119,7 @@ def fingerprint(tensors: Mapping[str, Tensor], *more: str) -> str:
     return digest.hexdigest()[:16]
 
 
-def as_data(data: Data | Sequence[Inputs]) -> Data:
+def as_data(data: Data | tuple[Inputs, Tensor]) -> Data:
     """Accept a (inputs, target) pair in place of `Data`."""
     if isinstance(data, Data):
         return data

@@ -92,8 +92,8 @@ class Checkpoint:
 class DeferredInterrupt:
     """Holds back Ctrl-C while a step is being taken; a second Ctrl-C interrupts at once.
 
-    The loop asks `pending` between steps; on exit a Ctrl-C that nobody asked about is raised. In other threads than the main one, where Python allows no
-    signal handlers, it does nothing.
+    The loop asks `pending` between steps; on exit a Ctrl-C that nobody asked about is raised. In
+    other threads than the main one, where Python allows no signal handlers, it does nothing.
     """
 
     def __init__(self) -> None:

@@ -7,6 +7,7 @@ Every trainable parameter of a model has exactly one role. Parameters inside a `
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import pairwise
 from typing import Any, NamedTuple
 
 import torch
@@ -91,7 +92,7 @@ class HybridModel(nn.Module, metaclass=_Checked):
         super().__setattr__(name, value)
 
     def __setstate__(self, state: dict[str, Any]) -> None:
-        super().__setstate__(state)
+        super().__setstate__(state)  # type: ignore[no-untyped-call]
         _claim(self)  # a copy or a loaded model owns its copy of theta
 
 
@@ -187,7 +188,7 @@ def mlp(
     if any(not isinstance(s, int) or s < 1 for s in sizes):
         raise ValueError(f"mlp: sizes must be positive integers, got {sizes}")
     layers: list[nn.Module] = []
-    for fan_in, fan_out in zip(sizes[:-1], sizes[1:], strict=True):
+    for fan_in, fan_out in pairwise(sizes):
         layers += [nn.Linear(fan_in, fan_out), activation()]
     net = nn.Sequential(*layers[:-1])
     with torch.no_grad():

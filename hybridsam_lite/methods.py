@@ -8,8 +8,7 @@ from __future__ import annotations
 
 import difflib
 import math
-import numbers
-from abc import ABC
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Collection
 from dataclasses import dataclass, fields
 from typing import Any, ClassVar
@@ -33,15 +32,16 @@ class Method(ABC):
     needs_phi: ClassVar[bool] = False  # whether it acts on network weights
 
     def __post_init__(self) -> None:
-        for name, value in self.hyper.items():
-            if not (isinstance(value, numbers.Real) and math.isfinite(value) and value >= 0):
+        for name in self.hyper:
+            value: Any = getattr(self, name)  # whatever the caller gave
+            if not (isinstance(value, (int, float)) and math.isfinite(value) and value >= 0):
                 raise ValueError(f"{type(self).__name__}: {name} must be a finite number >= 0, got {value!r}")
             object.__setattr__(self, name, float(value))
 
     @property
+    @abstractmethod
     def name(self) -> str:
         """Short name, as on the command line."""
-        raise TypeError(f"{type(self).__name__} has no name")
 
     @property
     def settings(self) -> dict[str, Any]:
@@ -51,7 +51,7 @@ class Method(ABC):
     @property
     def label(self) -> str:
         """Name and settings, as on the command line: "asam:rho=1"."""
-        given = [f"{k}={v:g}" if isinstance(v, float) else f"{k}={v}" for k, v in self.settings.items()]
+        given = [f"{k}={_short(v) if isinstance(v, float) else v}" for k, v in self.settings.items()]
         return self.name + (":" + ",".join(given) if given else "")
 
     @property
@@ -237,6 +237,11 @@ def parse_method(text: str) -> Method:
         return _BY_NAME[name](**settings)
     except ValueError as error:
         raise ValueError(f"method {text!r}: {error}") from error
+
+
+def _short(x: float) -> str:
+    """The shortest text that reads back as the same number: 1 rather than 1.0."""
+    return f"{x:g}" if float(f"{x:g}") == x else repr(x)
 
 
 def nearest(word: str, known: Collection[str]) -> str:

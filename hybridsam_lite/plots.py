@@ -23,7 +23,7 @@ import pandas as pd
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-    from hybridsam_lite.train import Runs
+    from hybridsam_lite.runs import Runs
 
 __all__ = ["COLORS", "MARKERS", "color", "history", "style", "theta_against_setting"]
 __all__ += ["theta_by_method", "trajectories", "use_style"]
@@ -159,7 +159,8 @@ def history(
     labels = list(dict.fromkeys(table["label"]))
     with style():
         left, right = plt.subplots(1, 2)[1] if ax is None else ax
-        for (label, _), run in table.groupby(["label", "member"], sort=False):
+        for _, run in table.groupby(["label", "member"], sort=False):
+            label = str(run["label"].iloc[0])
             line: dict[str, Any] = {"color": color(label, labels), "alpha": 0.8, "linewidth": 1.2}
             new = label not in left.get_legend_handles_labels()[1]
             left.plot(run["step"], run[kind], label=label if new else None, **line)
@@ -230,7 +231,8 @@ def theta_against_setting(
     with style():
         ax = _axes(ax)
         right = ax.twinx()
-        for method, rows in table[_finished(frame)].groupby("method", sort=False):
+        for key, rows in table[_finished(frame)].groupby("method", sort=False):
+            method = str(key)
             tint = color(method, list(table["method"]))
             if rows["x"].isna().all():
                 ax.axhline(rows["theta"].median(), color=tint, label=method)

@@ -20,8 +20,8 @@ import numpy as np
 import pandas as pd
 
 from hybridsam_lite.files import write_atomically
+from hybridsam_lite.runs import Runs
 from hybridsam_lite.tasks.base import Task
-from hybridsam_lite.train import Runs
 
 __all__ = ["FIELDS", "read_records", "records", "summary", "write_records"]
 
@@ -97,7 +97,8 @@ def read_records(path: Path) -> list[dict[str, Any]]:
             row = json.loads(line)
         except json.JSONDecodeError as error:
             raise ValueError(
-                f"{path}, line {number}: not JSON ({error.msg}); the file is truncated or not a record file. It was left as is"
+                f"{path}, line {number}: not JSON ({error.msg}); the file is truncated or not a record file. "
+                "It was left as is"
             ) from error
         missing = [name for name in FIELDS if not isinstance(row, dict) or name not in row]
         if missing:

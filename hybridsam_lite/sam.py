@@ -110,7 +110,8 @@ def sam_gradients(
     Raises:
         KeyError: if `perturbed` or `clean` names something that `params` does not hold.
 
-    >>> grads, value = sam_gradients(lambda p: (p["phi"] ** 2).sum() / 2, {"phi": torch.tensor([2.0])}, ["phi"], rho=0.5)
+    >>> half_square = lambda p: (p["phi"] ** 2).sum() / 2
+    >>> grads, value = sam_gradients(half_square, {"phi": torch.tensor([2.0])}, ["phi"], rho=0.5)
     >>> grads["phi"], value                         # the gradient of phi^2 / 2 at 2 + 0.5
     (tensor([2.5000]), tensor(2.))
     """
@@ -302,8 +303,8 @@ class SAM(torch.optim.Optimizer):
             kept = {p: p.grad for p in held if self.theta_grad == "clean" and self._roles[self._names[p]] == "theta"}
             for n, p in moving.items():
                 p.add_(e[n])
+        self._state = "perturbing"  # before zero_grad, which would forget the first pass
         self.zero_grad()
-        self._state = "perturbing"
         self._replay.rewind()
         finished = False
         try:
@@ -408,6 +409,10 @@ class _Replay:
     inert, so that a trained model can be copied and saved whole.
     """
 
+    states: list[list[Tensor]]
+    buffers: Buffers
+    position: int | None  # None while recording
+
     def __init__(self) -> None:
         self.inert = False
         self.forget()
@@ -429,9 +434,7 @@ class _Replay:
             _restore_buffers(self.buffers)
 
     def forget(self) -> None:
-        self.states: list[list[Tensor]] = []
-        self.buffers: Buffers = []
-        self.position: int | None = None  # None while recording
+        self.states, self.buffers, self.position = [], [], None
 
     def __getstate__(self) -> dict[str, Any]:
         return {"inert": True}

@@ -15,18 +15,18 @@ import torch
 from torch import Tensor, nn
 from torch.func import functional_call
 
+from hybridsam_lite.checks import LossFunction
 from hybridsam_lite.data import Data
 from hybridsam_lite.device import random_state, set_random_state
 from hybridsam_lite.hybrid import Prediction, as_prediction, roles
-from hybridsam_lite.methods import Method
-from hybridsam_lite.theta import Fixed, Theta
+from hybridsam_lite.methods import Loss, Method
+from hybridsam_lite.sam import Tensors
+from hybridsam_lite.theta import theta_values
 
-__all__ = ["DIVERGED", "OK", "STOPPED", "Stack", "check_entrywise"]
+__all__ = ["DIVERGED", "OK", "STOPPED", "Stack"]
 
 OK, DIVERGED, STOPPED = 0, 1, 2
 EVALUATION_CHUNK = 1024  # samples at once; a constant, so that results do not depend on the stack's size
-
-LossFunction = Callable[[Tensor, Tensor], Tensor]
 
 
 class Stack:
@@ -132,7 +132,7 @@ class Stack:
         return losses
 
     def _member_step(
-        self, params: dict, frozen: dict, buffers: dict, hyper: dict, inputs: Any, target: Tensor
+        self, params: Tensors, frozen: Tensors, buffers: Tensors, hyper: Tensors, inputs: Any, target: Tensor
     ) -> tuple[dict[str, Tensor], Tensor, dict[str, Tensor]]:
         """Gradients, data loss and new buffers of one member."""
 
@@ -141,15 +141,16 @@ class Stack:
             prediction, updated = self._call(state, inputs)
             data_loss = self._data_loss(prediction.value, target)
             value = self.method.objective(data_loss, prediction, {n: p[n] for n in self.phi}, hyper)
-            return value, (data_loss, updated)
+            return value, (data_loss.detach(), {n: b.detach() for n, b in updated.items()})
 
         try:
-            grads, (_, (data_loss, updated)) = self.method.gradients(objective, params, self.phi, hyper)
+            loss = objective if self.vectorize else _by_autograd(objective)
+            grads, (_, (data_loss, updated)) = self.method.gradients(loss, params, self.phi, hyper)
         except FloatingPointError:  # hs.SolverError, for example; only in a loop, never under vmap
             return dict(params), _not_a_number(params), buffers
         return grads, data_loss, updated
 
-    def _call(self, state: dict, inputs: Any) -> tuple[Prediction, dict[str, Tensor]]:
+    def _call(self, state: Tensors, inputs: Any) -> tuple[Prediction, dict[str, Tensor]]:
         """The prediction of one member, and its buffers after it."""
         tensors = {slot: state[name] for slot, name in self.slots.items()}
         output = functional_call(self.template, tensors, (inputs,), tie_weights=False)
@@ -163,7 +164,7 @@ class Stack:
         """Data loss of every member on `data`, shape (M,)."""
         self.template.eval()
 
-        def one(params: dict, inputs: Any, target: Tensor) -> Tensor:
+        def one(params: Tensors, inputs: Any, target: Tensor) -> Tensor:
             try:
                 prediction, _ = self._call(params, inputs)
             except FloatingPointError:
@@ -246,47 +247,38 @@ class Stack:
         self.optimizer.load_state_dict(state["optimizer"])
 
 
-def check_entrywise(
-    optimizer: Callable[[list[dict[str, Any]]], torch.optim.Optimizer],
-) -> None:
-    """Refuse an optimizer with which one member's gradient would change another member's step.
+def _by_autograd(loss: Loss) -> Loss:
+    """The same loss, differentiated by ordinary autograd when torch.func asks for its gradient.
 
-    Raises:
-        TypeError: if `optimizer` makes no optimizer.
-        ValueError: if its step is not entry by entry.
+    torch.func refuses models that hold a `torch.autograd.Function` of the old kind, such as
+    torchdiffeq's adaptive solvers; here the model sees ordinary tensors only.
     """
-    ends = []
-    for others in (1.0, 100.0):
-        torch.manual_seed(0)
-        weights, grad = torch.ones(2, 3, 3), torch.rand(2, 3, 3)
-        made = optimizer([{"params": [weights], "lr": 0.1, "base_lr": 0.1}])
-        if not isinstance(made, torch.optim.Optimizer):
-            raise TypeError(f"fit: optimizer must make a torch.optim.Optimizer, got {type(made).__name__}")
-        for _ in range(2):
-            weights.grad = torch.stack([grad[0], others * grad[1]])
-            made.step()
-        ends.append(weights[0].clone())
-    if not torch.equal(*ends):
-        raise ValueError(
-            f"fit: {type(made).__name__} does not act entry by entry, so that the members of a stack would "
-            "influence each other; use an optimizer such as Adam, AdamW, RMSprop or SGD"
-        )
+    seen: dict[str, Any] = {}
 
+    class Ordinary(torch.autograd.Function):
+        @staticmethod
+        def forward(*values: Tensor) -> tuple[Tensor, ...]:
+            at = [v.detach().requires_grad_() for v in values]
+            with torch.enable_grad():
+                value, seen["aux"] = loss(dict(zip(seen["names"], at, strict=True)))
+            grads = torch.autograd.grad(value, at, allow_unused=True, materialize_grads=True)
+            return value.detach(), *grads
 
-def theta_values(model: nn.Module, params: dict[str, Tensor]) -> dict[str, Tensor]:
-    """Name -> constrained value for every `Theta` in `model`, from the given raw parameters.
+        @staticmethod
+        def setup_context(ctx: Any, inputs: Any, output: tuple[Tensor, ...]) -> None:
+            ctx.save_for_backward(*output[1:])
+            ctx.mark_non_differentiable(*output[1:])
 
-    Names are bare ("omega2") if unique in the model, else prefixed by the path of their `Theta`.
-    """
-    found: list[tuple[str, str, Tensor]] = []
-    for path, module in model.named_modules():
-        if isinstance(module, Theta):
-            prefix = path + "." if path else ""
-            for name, constraint in module.constraints.items():
-                store = "fixed" if isinstance(constraint, Fixed) else "raw"
-                found.append((path, name, constraint.forward(params[f"{prefix}{store}.{name}"].detach())))
-    bare = [name for _, name, _ in found]
-    return {name if bare.count(name) == 1 else f"{path}.{name}": value for path, name, value in found}
+        @staticmethod
+        def backward(ctx: Any, factor: Tensor, *_: Any) -> tuple[Tensor, ...]:
+            return tuple(factor * g for g in ctx.saved_tensors)
+
+    def ordinary(params: Tensors) -> Any:
+        seen["names"] = list(params)
+        value, *_ = Ordinary.apply(*params.values())  # type: ignore[no-untyped-call]
+        return value, seen["aux"]
+
+    return ordinary
 
 
 def _slots(model: nn.Module) -> dict[str, str]:

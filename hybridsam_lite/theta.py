@@ -23,7 +23,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import softplus
 
-__all__ = ["Constraint", "Fixed", "Interval", "Positive", "Real", "Theta"]
+__all__ = ["Constraint", "Fixed", "Interval", "Positive", "Real", "Theta", "theta_values"]
 
 Init = float | tuple[float, float]
 
@@ -144,7 +144,7 @@ class Positive(Constraint):
         return "the positive numbers"
 
     def forward(self, raw: Tensor) -> Tensor:
-        return softplus(raw) * self.unit_of_change
+        return softplus(raw, threshold=40.0) * self.unit_of_change  # exact in double precision too
 
     def inverse(self, value: Tensor) -> Tensor:
         v = value / self.unit_of_change
@@ -179,7 +179,7 @@ class Interval(Constraint):
         if init is None:
             quarter = (high - low) / 4
             init = (low + quarter, high - quarter)
-        for name, value in dict(low=low, high=high, init=init, unit=unit, shape=shape).items():
+        for name, value in {"low": low, "high": high, "init": init, "unit": unit, "shape": shape}.items():
             object.__setattr__(self, name, value)
         object.__setattr__(self, "scale", None)
         self.__post_init__()
@@ -337,3 +337,19 @@ class Theta(nn.Module):
 
 
 _TAKEN = {"raw", "fixed", "constraints", *dir(Theta), *dir(nn.ParameterDict)}
+
+
+def theta_values(model: nn.Module, params: dict[str, Tensor]) -> dict[str, Tensor]:
+    """Name -> constrained value for every `Theta` in `model`, from the given raw parameters.
+
+    Names are bare ("omega2") if unique in the model, else prefixed by the path of their `Theta`.
+    """
+    found: list[tuple[str, str, Tensor]] = []
+    for path, module in model.named_modules():
+        if isinstance(module, Theta):
+            prefix = path + "." if path else ""
+            for name, constraint in module.constraints.items():
+                store = "fixed" if isinstance(constraint, Fixed) else "raw"
+                found.append((path, name, constraint.forward(params[f"{prefix}{store}.{name}"].detach())))
+    bare = [name for _, name, _ in found]
+    return {name if bare.count(name) == 1 else f"{path}.{name}": value for path, name, value in found}

@@ -8,13 +8,12 @@ and the same batches, and no result depends on which other methods and seeds are
 
 from __future__ import annotations
 
-import copy
 import functools
 import math
-import numbers
 import time
 import warnings
 from collections.abc import Callable, Iterable, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -26,19 +25,20 @@ from torch import Tensor, nn
 from tqdm.auto import tqdm
 
 from hybridsam_lite import device as devices
+from hybridsam_lite.checks import (
+    LossFunction,
+    check_counts,
+    check_entrywise,
+    check_plan,
+    check_rates,
+    mean_squared_error,
+    probe,
+)
 from hybridsam_lite.data import Data, Inputs, as_data, fingerprint
 from hybridsam_lite.files import Checkpoint, DeferredInterrupt, load_state, write_atomically
-from hybridsam_lite.hybrid import Prediction, as_prediction, roles
-from hybridsam_lite.methods import Method, parse_method
-from hybridsam_lite.stack import (
-    DIVERGED,
-    OK,
-    STOPPED,
-    LossFunction,
-    Stack,
-    check_entrywise,
-    theta_values,
-)
+from hybridsam_lite.methods import Method
+from hybridsam_lite.runs import Member, Runs, number
+from hybridsam_lite.stack import DIVERGED, OK, STOPPED, Stack
 
 __all__ = ["Runs", "fit"]
 
@@ -47,9 +47,19 @@ VALIDATIONS = 20  # per run, unless told otherwise
 CHECKPOINT_SECONDS = 30.0
 
 
-def mean_squared_error(prediction: Tensor, target: Tensor) -> Tensor:
-    """Mean squared error over all entries; the shapes must be equal."""
-    return ((prediction - target) ** 2).mean()
+@dataclass(frozen=True)
+class _Protocol:
+    """How one stack is trained."""
+
+    steps: int
+    batch_size: int
+    lr_end: float
+    validate_every: int
+    patience: int | None
+
+    def rate(self, step: int) -> float:
+        """Learning rate of a step, as a fraction of its start: half a cosine down to lr_end."""
+        return self.lr_end + (1 - self.lr_end) * 0.5 * (1 + math.cos(math.pi * step / self.steps))
 
 
 def fit(
@@ -123,17 +133,19 @@ def fit(
     >>> list(runs.frame["label"])
     ['erm', 'erm', 'sam:rho=0.1', 'sam:rho=0.1']
     """
-    plan = _check_methods_and_seeds(methods, seeds)
+    plan = check_plan(methods, seeds)
     train = as_data(train)
     val = None if val is None else as_data(val)
-    _check_numbers(
+    check_counts(
         steps=steps,
         batch_size=batch_size,
         threads=threads,
         validate_every=validate_every,
         patience=patience,
     )
-    _check_rates(lr=lr, theta_lr=theta_lr, lr_end=lr_end, max_norm=max_norm)
+    check_rates(lr=lr, theta_lr=theta_lr, max_norm=max_norm)
+    if not 0 <= lr_end <= 1:
+        raise ValueError(f"fit: lr_end is a fraction of the learning rate, from 0 to 1, got {lr_end!r}")
     if patience is not None and val is None:
         raise ValueError("fit: patience (early stopping) needs validation data; pass val=...")
     if isinstance(model, nn.Module) or not callable(model):
@@ -148,14 +160,16 @@ def fit(
     where = devices.resolve(device)
     every = validate_every or max(1, steps // VALIDATIONS)
 
-    with devices.cpu_threads(threads), devices.kept_random_state():
+    with ExitStack() as context:
+        context.enter_context(devices.cpu_threads(threads))
+        context.enter_context(devices.kept_random_state())
         check_entrywise(optimizer)
         built = {seed: _build(model, seed).to(where, dtype) for seed in dict.fromkeys(s for _, s in plan)}
         if len({id(m) for m in built.values()}) < len(built):
             raise ValueError("fit: model() must build a new model each time, but returned the same one twice")
         sample = next(iter(built.values()))
         train, val = train.to(where, dtype), None if val is None else val.to(where, dtype)
-        axis = _probe(list(built.values()), train, loss, [m for m, _ in plan])
+        axis = probe(list(built.values()), train, loss, [m for m, _ in plan])
         groups: dict[tuple[Any, ...], list[int]] = {}
         for i, (method, _) in enumerate(plan):
             groups.setdefault(method.structure, []).append(i)
@@ -170,7 +184,10 @@ def fit(
         saves = None if checkpoint is None else Checkpoint(Path(checkpoint), config, resume)
         results: dict[int, Member] = {}
         history: list[dict[str, Any]] = []
-        bar = tqdm(total=steps * len(groups), disable=not progress, unit="step", dynamic_ncols=True)
+        protocol = _Protocol(steps, batch_size, lr_end, every, patience)
+        bar = context.enter_context(
+            tqdm(total=steps * len(groups), disable=not progress, unit="step", dynamic_ncols=True)
+        )
         for k, members in enumerate(groups.values()):
             stack = Stack(
                 [built[plan[i][1]] for i in members], [plan[i][0] for i in members],
@@ -178,23 +195,11 @@ def fit(
                 sample_axis=axis, vectorize=vectorize,
             )  # fmt: skip
             bar.set_description(f"{stack.method.name} x{len(members)}")
-            seen_by = [plan[i][1] for i in members]
-            log, val_loss, seconds = _train(
-                stack,
-                train,
-                val,
-                seen_by,
-                steps,
-                batch_size,
-                lr_end,
-                every,
-                patience,
-                saves and saves.stack(k),
-                bar,
-            )
+            save = None if saves is None else saves.stack(k)
+            log, val_loss, seconds = _train(stack, train, val, [plan[i][1] for i in members], protocol, save, bar)
             for row in log:
                 for j, i in enumerate(members):
-                    values = {f"theta.{n}": _number(v[j]) for n, v in row["theta"].items()}
+                    values = {f"theta.{n}": number(v[j]) for n, v in row["theta"].items()}
                     history.append(
                         {"member": i, "label": plan[i][0].label, "seed": plan[i][1], "step": row["step"],
                          "train_loss": float(row["train_loss"][j]), "val_loss": float(row["val_loss"][j]), **values}
@@ -204,7 +209,6 @@ def fit(
                     *plan[i], STATUS[int(stack.status[j])], int(stack.last_step[j]), seconds / len(members),
                     float(val_loss[j]), stack.member_state(j),
                 )  # fmt: skip
-        bar.close()
     template = sample.cpu().eval()
     runs = Runs(
         template,
@@ -229,16 +233,12 @@ def _train(
     train: Data,
     val: Data | None,
     seeds: list[int],
-    steps: int,
-    batch_size: int,
-    lr_end: float,
-    every: int,
-    patience: int | None,
+    protocol: _Protocol,
     save: Path | None,
-    bar: tqdm,
+    bar: tqdm[Any],
 ) -> tuple[list[dict[str, Any]], Tensor, float]:
     """Run one stack to its end; returns its log (one entry per validation), validation losses, seconds."""
-    log: list[dict[str, Any]] = []
+    steps, patience = protocol.steps, protocol.patience
     first, spent = 0, 0.0
     if save is not None and save.exists():
 
@@ -247,19 +247,18 @@ def _train(
             return state["step"], state["seconds"], state["log"]
 
         first, spent, log = load_state(save, stack.status.device, take_over)
+    else:  # the start, which also shows at once whether validation works
+        log = [_observe(stack, val, 0, torch.full_like(stack.best_loss, math.nan))]
     bar.update(first)
-    batches = _Batches(len(train), batch_size, seeds, train.target.device)
+    batches = _Batches(len(train), protocol.batch_size, seeds, train.target.device)
     start = saved = time.monotonic()
 
-    def write(done: int) -> None:
-        if save is not None:
-            state = {
-                "stack": stack.state_dict(),
-                "step": int(done),
-                "seconds": spent + time.monotonic() - start,
-                "log": log,
-            }
+    def write(done: int) -> float:
+        seconds = spent + time.monotonic() - start
+        if save is not None and done > first:
+            state = {"stack": stack.state_dict(), "step": int(done), "seconds": seconds, "log": log}
             write_atomically(save, lambda file: torch.save(state, file))
+        return seconds if done > first else spent
 
     with DeferredInterrupt() as interrupt:
         for step in range(first, steps):
@@ -267,9 +266,8 @@ def _train(
                 bar.update(steps - step)
                 break
             torch.manual_seed(_mix(0, step))
-            rate = lr_end + (1 - lr_end) * 0.5 * (1 + math.cos(math.pi * step / steps))
-            losses = stack.step(train.take(batches.at(step)), rate)
-            if (step + 1) % every == 0 or step + 1 == steps:
+            losses = stack.step(train.take(batches.at(step)), protocol.rate(step))
+            if (step + 1) % protocol.validate_every == 0 or step + 1 == steps:
                 log.append(_observe(stack, val, step + 1, losses))
                 if patience is not None:
                     stack.early_stop(log[-1]["val_loss"], patience)
@@ -284,8 +282,8 @@ def _train(
                 saved = time.monotonic()
     if patience is not None and stack.best:
         stack.restore_best(stack.alive)
-    write(steps)
-    return log, _validation_loss(stack, val), spent + time.monotonic() - start
+    seconds = write(steps)
+    return log, _validation_loss(stack, val), seconds
 
 
 def _validation_loss(stack: Stack, val: Data | None) -> Tensor:
@@ -352,161 +350,3 @@ def _name(function: Callable[..., Any]) -> str:
         given = [*map(repr, function.args), *(f"{k}={v!r}" for k, v in function.keywords.items())]
         return f"{_name(function.func)}({', '.join(given)})"
     return getattr(function, "__qualname__", type(function).__qualname__)
-
-
-def _probe(models: list[nn.Module], data: Data, loss: LossFunction, methods: list[Method]) -> int:
-    """Run an untrained model on two and on three samples; returns the prediction's sample axis.
-
-    Everything that can be wrong with a model's output is found here, before training. A model whose
-    physics blows up at its very start is passed over: training will mark it as diverged.
-    """
-    for model in models:
-        try:
-            return _probe_one(copy.deepcopy(model).eval(), data, loss, methods)
-        except FloatingPointError as error:
-            failure = error
-    raise failure
-
-
-@torch.no_grad()
-def _probe_one(model: nn.Module, data: Data, loss: LossFunction, methods: list[Method]) -> int:
-    role_of = roles(model)
-    trained = {role_of[n] for n, p in model.named_parameters() if p.requires_grad}
-    if not trained:
-        raise ValueError(f"fit: {type(model).__name__} has no trainable parameter")
-    for method in methods:
-        if method.needs_phi and "phi" not in trained:
-            raise ValueError(
-                f"fit: {type(method).__name__} acts on the network's weights, but {type(model).__name__} has no trainable "
-                "parameter outside hs.Theta; use hs.ERM"
-            )
-    predictions: list[Prediction] = []
-    for count in (2, 3):
-        part = data.take(torch.arange(count, device=data.target.device) % len(data))
-        predictions.append(as_prediction(model(part.inputs)))
-    two, three = (p.value for p in predictions)
-    axes = [i for i, (a, b) in enumerate(zip(two.shape, three.shape, strict=False)) if (a, b) == (2, 3)]
-    target = (2, *data.target.shape[1:])
-    if two.ndim != three.ndim or len(axes) != 1 or tuple(two.movedim(axes[0], 0).shape) != target:
-        raise ValueError(
-            f"fit: for 2 samples the model predicts shape {tuple(two.shape)}, for 3 {tuple(three.shape)}, but the target "
-            f"of 2 samples has shape {target}; exactly one axis must count samples, and the others must match the target's"
-        )
-    value = loss(
-        two.movedim(axes[0], 0),
-        data.take(torch.arange(2, device=data.target.device) % len(data)).target,
-    )
-    if not isinstance(value, Tensor) or value.ndim != 0:
-        got = f"shape {tuple(value.shape)}" if isinstance(value, Tensor) else type(value).__name__
-        raise ValueError(f"fit: loss must return a scalar tensor, got {got}; take the mean")
-    for method in methods:
-        if method.needs_network and predictions[0].network is None:
-            raise ValueError(
-                f"fit: {type(method).__name__} needs the network's own output, but {type(model).__name__}.forward returns "
-                "no Prediction.network (a nested model has none). Return hs.Prediction(value, network=...) if the network's "
-                "share can be told apart; otherwise use hs.SharpnessAware or hs.WeightDecay, which need only phi"
-            )
-    return axes[0]
-
-
-def _check_methods_and_seeds(methods: Sequence[Method | str], seeds: Iterable[int]) -> list[tuple[Method, int]]:
-    if isinstance(methods, (str, Method)):
-        methods = [methods]
-    parsed = [parse_method(m) if isinstance(m, str) else m for m in methods]
-    if not isinstance(seeds, Iterable):
-        raise TypeError(f"fit: seeds must be several integers, such as range(8), got {seeds!r}")
-    chosen = list(seeds)
-    if not all(isinstance(s, numbers.Integral) and 0 <= s < 2**63 for s in chosen):
-        raise ValueError(f"fit: seeds must be integers >= 0 (and < 2**63), got {chosen}")
-    for method in parsed:
-        if not isinstance(method, Method):
-            raise TypeError(f"fit: methods must be methods or labels such as 'sam:rho=0.1', got {method!r}")
-    for name, given in (("methods", [m.label for m in parsed]), ("seeds", chosen)):
-        if not given:
-            raise ValueError(f"fit: {name} is empty; give at least one")
-        if len(set(given)) != len(given):
-            raise ValueError(f"fit: {name} holds duplicates: {given}")
-    return [(m, int(s)) for m in parsed for s in chosen]
-
-
-def _check_numbers(**counts: int | None) -> None:
-    for name, value in counts.items():
-        if value is not None and not (isinstance(value, numbers.Integral) and value > 0):
-            raise ValueError(f"fit: {name} must be a positive integer, got {value!r}")
-
-
-def _check_rates(**rates: float | None) -> None:
-    for name, value in rates.items():
-        if value is not None and not (isinstance(value, numbers.Real) and 0 < value < math.inf):
-            raise ValueError(f"fit: {name} must be a positive number, got {value!r}")
-
-
-def _number(x: Tensor) -> float | list[float]:
-    return float(x) if x.ndim == 0 else x.tolist()
-
-
-@dataclass(frozen=True)
-class Member:
-    """One trained model: how it was trained and how it ended."""
-
-    method: Method
-    seed: int
-    status: str
-    steps: int
-    seconds: float  # its share of its stack's time
-    val_loss: float
-    state: dict[str, Tensor]
-
-
-class Runs:
-    """The trained members of one `fit`, in the order methods x seeds.
-
-    Attributes:
-        members: list of `Member`.
-        history: pandas table, one row per member and validation: step, train_loss, val_loss, theta.<name>.
-        device: name of the device they were trained on.
-    """
-
-    def __init__(
-        self,
-        template: nn.Module,
-        members: list[Member],
-        history: pd.DataFrame,
-        sample_axis: int,
-        device: str,
-    ) -> None:
-        self._template, self.members, self.history = template, members, history
-        self.sample_axis, self.device = sample_axis, device
-
-    def __len__(self) -> int:
-        return len(self.members)
-
-    def model(self, i: int) -> nn.Module:
-        """The i-th trained model: an ordinary module on the CPU, in evaluation mode."""
-        if not -len(self) <= i < len(self):
-            raise IndexError(f"there are {len(self)} members, no number {i}")
-        model = copy.deepcopy(self._template)
-        with torch.no_grad():  # by name: a state dict lists tied weights twice, and leaves some buffers out
-            for name, x in (*model.named_parameters(), *model.named_buffers()):
-                x.copy_(self.members[i].state[name])
-        return model
-
-    def theta(self, i: int) -> dict[str, float | list[float]]:
-        """The i-th member's global scientific parameters."""
-        return {n: _number(v) for n, v in theta_values(self._template, self.members[i].state).items()}
-
-    @property
-    def frame(self) -> pd.DataFrame:
-        """One row per member: method, label, settings, seed, theta.<name>, val_loss, status, steps, seconds."""
-        rows = []
-        for i, m in enumerate(self.members):
-            rows.append(
-                {"method": m.method.name, "label": m.method.label, "settings": m.method.settings, "seed": m.seed,
-                 **{f"theta.{n}": v for n, v in self.theta(i).items()},
-                 "val_loss": m.val_loss, "status": m.status, "steps": m.steps, "seconds": m.seconds}
-            )  # fmt: skip
-        return pd.DataFrame(rows)
-
-    def __repr__(self) -> str:
-        counts = pd.Series([m.status for m in self.members]).value_counts()
-        return f"Runs({len(self)} members: {', '.join(f'{n} {s}' for s, n in counts.items())})"

@@ -47,10 +47,7 @@ def test_convergence_order(method, order):
     t = times()
     exact = reference(t)
     counts = [8, 16, 32]
-    errors = [
-        float((hs.odeint(pendulum, start(), t, method=method, substeps=n) - exact).abs().max())
-        for n in counts
-    ]
+    errors = [float((hs.odeint(pendulum, start(), t, method=method, substeps=n) - exact).abs().max()) for n in counts]
     slopes = -np.diff(np.log(errors)) / np.diff(np.log(counts))
     # the next term of the error expansion contributes a few percent at these steps
     assert slopes == pytest.approx(order, abs=0.1)
@@ -61,7 +58,7 @@ def test_rk4_agrees_with_scipy_and_torchdiffeq():
     ours = hs.odeint(pendulum, start(), t, substeps=64)
     # h = 1/256: a fourth-order error of about h^4 = 2e-10
     torch.testing.assert_close(ours, reference(t), rtol=0, atol=1e-9)
-    theirs = torchdiffeq.odeint(pendulum, start(), t, method="dopri8", rtol=1e-12, atol=1e-12)
+    theirs = torchdiffeq.odeint(pendulum, start(), t, method="dopri5", rtol=1e-12, atol=1e-12)
     torch.testing.assert_close(ours, theirs, rtol=0, atol=1e-9)
 
 
@@ -72,7 +69,7 @@ def test_euler_is_torchdiffeqs_euler():
     torch.testing.assert_close(ours, theirs, rtol=1e-14, atol=1e-14)
 
 
-@pytest.mark.parametrize("method", ["dopri5", "bosh3", "midpoint", "implicit_adams"])
+@pytest.mark.parametrize("method", ["dopri5", "bosh3", "midpoint", "explicit_adams"])
 def test_other_methods_are_torchdiffeqs(method):
     t = times()
     ours = hs.odeint(pendulum, start(), t, method=method)
@@ -146,19 +143,25 @@ def test_uneven_grids_and_steps():
     torch.testing.assert_close(by_step, fine[[0, 2, 8, 20]], rtol=1e-13, atol=1e-13)
 
 
+def test_a_step_divides_a_backward_grid_too():
+    t = times().flip(0)
+    by_step = hs.odeint(pendulum, start(), t, step=0.125)
+    assert torch.equal(by_step, hs.odeint(pendulum, start(), t, substeps=2))
+
+
 def test_a_float32_grid_is_divided_in_spite_of_rounding():
     t = torch.linspace(0, 10, 101)
     assert hs.odeint(lambda t, y: -y, torch.ones(1), t, step=0.05).shape == (101, 1)
 
 
-@pytest.mark.parametrize("step", [0.3, 0.07, 1.0, 1e9])
+@pytest.mark.parametrize("step", [0.3, 0.07, 0.24, 1.0, 1e9])
 def test_a_step_that_does_not_divide_the_grid_is_refused(step):
-    with pytest.raises(ValueError, match="does not divide the interval 0.25 of the time grid; use a step"):
+    with pytest.raises(ValueError, match=r"does not divide the interval 0.25 of the time grid; use a step"):
         hs.odeint(pendulum, start(), times(), step=step)
 
 
 def test_the_suggested_step_works():
-    with pytest.raises(ValueError, match="use a step such as 0.125"):
+    with pytest.raises(ValueError, match=r"use a step such as 0.125"):
         hs.odeint(pendulum, start(), times(), step=0.2)
     hs.odeint(pendulum, start(), times(), step=0.125)
 
@@ -190,17 +193,13 @@ def test_bad_arguments(arguments, message):
 
 
 def test_no_adjoint_is_the_same_as_not_asking_for_it():
-    assert torch.equal(
-        hs.odeint(pendulum, start(), times(), adjoint=False), hs.odeint(pendulum, start(), times())
-    )
+    assert torch.equal(hs.odeint(pendulum, start(), times(), adjoint=False), hs.odeint(pendulum, start(), times()))
 
 
 def test_torchdiffeqs_adjoint_drops_captured_parameters():
     # The reason why adjoint=True is refused: should this fail one day, it may be allowed.
     k = torch.tensor(0.5, dtype=DOUBLE, requires_grad=True)
-    y = torchdiffeq.odeint_adjoint(
-        lambda t, y: -k * y, start().requires_grad_(), times(), adjoint_params=()
-    )
+    y = torchdiffeq.odeint_adjoint(lambda t, y: -k * y, start().requires_grad_(), times(), adjoint_params=())
     assert torch.autograd.grad(y.sum(), k, allow_unused=True) == (None,)
 
 
@@ -225,7 +224,7 @@ def test_only_strictly_monotone_grids_are_accepted(values):
         y = hs.odeint(lambda t, y: torch.zeros_like(y), torch.ones(1), t)
         assert torch.equal(y, torch.ones(len(values), 1))
     else:
-        with pytest.raises(ValueError, match="strictly increasing|at least two times"):
+        with pytest.raises(ValueError, match=r"strictly increasing|at least two times"):
             hs.odeint(lambda t, y: torch.zeros_like(y), torch.ones(1), t)
 
 
@@ -256,7 +255,7 @@ def square(t, y):
 
 @pytest.mark.parametrize("shape", [(), (1,), (2, 1)])
 def test_blow_up_is_an_error_that_says_when(shape):
-    with pytest.raises(hs.SolverError, match="not finite from t = [0-9.]+ on; the right-hand side blows up"):
+    with pytest.raises(hs.SolverError, match=r"not finite from t = [0-9.]+ on; the right-hand side blows up"):
         hs.odeint(square, torch.ones(shape), torch.linspace(0, 4, 9), substeps=20)
 
 
@@ -336,9 +335,7 @@ def test_gradients_of_theta_phi_and_the_initial_state(method):
         return hs.odeint(rhs, y0, t, method=method, **options)
 
     # dopri5 also differentiates its step size, up to its own tolerance
-    assert torch.autograd.gradcheck(
-        solve, (theta, start().requires_grad_(), *phi.values()), atol=1e-6, rtol=1e-5
-    )
+    assert torch.autograd.gradcheck(solve, (theta, start().requires_grad_(), *phi.values()), atol=1e-6, rtol=1e-5)
 
 
 def test_gradient_of_the_times():

@@ -1,4 +1,4 @@
-"""Scientific parameters: transforms, initial values, ownership, names, and the optimizer's groups."""
+"""Scientific parameters: transforms, initial values, ownership, names, optimizer groups."""
 
 import copy
 import io
@@ -107,6 +107,13 @@ def test_positive_is_linear_above_its_scale():
     torch.testing.assert_close(k.forward(x), 2.0 * x, rtol=1e-8, atol=0)
 
 
+def test_positive_is_smooth_in_double_precision():
+    # torch's softplus jumps by 2e-9 at 20 unless told otherwise
+    x = torch.tensor([20.0, 21.0, 30.0], dtype=torch.float64)
+    expected = x + torch.log1p(torch.exp(-x))
+    torch.testing.assert_close(hs.Positive().forward(x), expected, rtol=1e-15, atol=0)
+
+
 def test_values_respect_their_bounds_whatever_the_optimizer_does():
     theta = hs.Theta(k=hs.Positive(), angle=hs.Interval(0.0, 45.0))
     optimizer = torch.optim.SGD(theta.parameters(), lr=10.0)
@@ -159,7 +166,7 @@ def test_a_number_is_the_initial_value():
 def test_an_interval_without_init_starts_in_its_middle_half():
     torch.manual_seed(0)
     angle = hs.Theta(angle=hs.Interval(0.0, 40.0, shape=(100,))).angle
-    assert 10.0 <= angle.min()
+    assert angle.min() >= 10.0
     assert angle.max() <= 30.0
 
 
@@ -228,8 +235,7 @@ def test_a_bare_number_is_refused():
 
 @pytest.mark.parametrize(
     "name",
-    ["forward", "training", "half", "set", "claim", "units", "values", "raw", "fixed", "keys", "copy"]
-    + ["get", "constraints"],
+    ["forward", "training", "half", "set", "claim", "units", "values", "raw", "keys", "get"],
 )
 def test_names_that_clash_are_refused(name):
     with pytest.raises(ValueError, match=f"the name '{name}' is taken"):
@@ -398,7 +404,8 @@ def test_param_groups_have_roles_and_rates():
 
 
 def test_theta_works_under_functional_call_and_vmap():
-    models = [Line(hs.Theta(k=hs.Positive(init=k))) for k in (0.5, 1.0, 2.0)]
+    torch.manual_seed(0)
+    models = [Line() for _ in range(3)]
     params, _ = torch.func.stack_module_state(models)
     x = torch.linspace(0, 1, 5)[:, None]
     stacked = torch.func.vmap(lambda p: torch.func.functional_call(models[0], p, (x,)))(params)

@@ -30,9 +30,7 @@ def project(tmp_path: Path) -> Path:
 
 def find_python(**environment: str) -> subprocess.CompletedProcess[str]:
     script = str(ROOT / "tools" / "find_python.sh")
-    return subprocess.run(
-        ["/bin/sh", script], env=environment, capture_output=True, text=True, check=False
-    )
+    return subprocess.run(["/bin/sh", script], env=environment, capture_output=True, text=True, check=False)
 
 
 def fake_python(folder: Path, script: str) -> Path:
@@ -102,6 +100,10 @@ def test_constraints_pin_every_requirement() -> None:
     assert needed <= pinned
 
 
+def test_the_citation_names_this_version() -> None:
+    assert f"\nversion: {metadata.version('hybridsam-lite')}\n" in (ROOT / "CITATION.cff").read_text()
+
+
 def test_cache_key_follows_library_results_and_preset(project: Path) -> None:
     keys = [book.cache_key(project, "quick"), book.cache_key(project, "smoke")]
     (project / "hybridsam_lite" / "sam.py").write_text("rho = 0.1\n")
@@ -145,9 +147,7 @@ def test_colab_cell_is_put_first_once() -> None:
     assert "git+https://example.org/b" in "".join(twice["cells"][1]["source"])
 
 
-def test_checks_go_on_after_a_failure(
-    monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
-) -> None:
+def test_checks_go_on_after_a_failure(monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> None:
     layers = {
         name: ([(sys.executable, "-c", f"print('ran {name}'); raise SystemExit({code})")], {})
         for name, code in (("first", 1), ("second", 0))
@@ -162,9 +162,7 @@ def test_checks_go_on_after_a_failure(
     assert checks.main(["second"]) == 0
 
 
-def test_missing_browser_is_said_aloud(
-    monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
-) -> None:
+def test_missing_browser_is_said_aloud(monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> None:
     monkeypatch.setattr(checks, "LAYERS", {"pages": ([(sys.executable, "-c", "")], {})})
     monkeypatch.setattr(browser, "install", lambda: None)
     assert checks.main([]) == 0

@@ -16,13 +16,14 @@ from torch import Tensor, nn
 from hybridsam_lite.data import Data
 from hybridsam_lite.hybrid import as_prediction
 from hybridsam_lite.methods import Method
-from hybridsam_lite.train import Runs, fit
+from hybridsam_lite.runs import Runs
+from hybridsam_lite.train import fit
 
 __all__ = ["PRESETS", "Task", "simulate", "windows"]
 
 PRESETS = ("smoke", "quick", "full")
 
-Array = NDArray[np.float64]
+Array = NDArray[np.floating[Any]]
 
 
 @dataclass(frozen=True)
@@ -80,8 +81,8 @@ class Task:
             prediction = as_prediction(model(self.test.inputs))
             loss = ((prediction.value.movedim(runs.sample_axis, 0) - self.test.target) ** 2).mean()
             found: dict[str, Any] = {**runs.theta(i), **(prediction.theta or {})}
-            estimates = {n: torch.as_tensor(found[n]).double().cpu() for n in self.theta_true}
-            truths = {n: torch.as_tensor(v).double() for n, v in self.theta_true.items()}
+            estimates = {n: torch.as_tensor(found[n], dtype=torch.float64) for n in self.theta_true}
+            truths = {n: torch.as_tensor(v, dtype=torch.float64) for n, v in self.theta_true.items()}
             for n in truths:
                 if truths[n].ndim and estimates[n].numel() != truths[n].numel():
                     raise ValueError(
