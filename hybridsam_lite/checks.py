@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from hybridsam_lite.data import Data
 from hybridsam_lite.hybrid import Prediction, as_prediction, roles
 from hybridsam_lite.methods import Method, parse_method
+from hybridsam_lite.theta import Theta
 
 __all__ = [
     "LossFunction",
@@ -66,6 +67,20 @@ def check_rates(**rates: Any) -> None:
     for name, value in rates.items():
         if value is not None and not (isinstance(value, (int, float)) and 0 < value < math.inf):
             raise ValueError(f"fit: {name} must be a positive number, got {value!r}")
+
+
+def check_same_theta(models: dict[int, nn.Module]) -> None:
+    """A stack has one description of theta (bounds, scale, initial range) for all its members."""
+    described = {
+        seed: [dict(m.constraints) for m in model.modules() if isinstance(m, Theta)] for seed, model in models.items()
+    }
+    first = next(iter(described))
+    for seed, constraints in described.items():
+        if constraints != described[first]:
+            raise ValueError(
+                f"fit: the model of seed {seed} has theta {constraints}, which are not those of seed {first}, "
+                f"{described[first]}; to start each seed elsewhere give a range, init=(low, high)"
+            )
 
 
 def check_entrywise(

@@ -65,7 +65,7 @@ def run(
     """Train a task with several methods and seeds, then print the table of theta errors."""
     import hybridsam_lite as hs
     from hybridsam_lite.device import resolve
-    from hybridsam_lite.results import records, write_records
+    from hybridsam_lite.results import provenance, records, write_records
 
     methods = [hs.parse_method(m) for m in method]
     chosen = parse_seeds(seeds)
@@ -81,6 +81,7 @@ def run(
             else ("choose a new or empty folder")
         )
         raise ValueError(f"--out {out} is not empty and holds another run or other files; {advice}")
+    provenance()
     try:
         runs = built.fit(methods, seeds=chosen, device=device, checkpoint=out / "checkpoint", resume=resume)
     except KeyboardInterrupt:

@@ -23,7 +23,7 @@ from hybridsam_lite.files import write_atomically
 from hybridsam_lite.runs import Runs
 from hybridsam_lite.tasks.base import Task
 
-__all__ = ["FIELDS", "read_records", "records", "summary", "write_records"]
+__all__ = ["FIELDS", "provenance", "read_records", "records", "summary", "write_records"]
 
 FIELDS = (
     "task", "variant", "preset", "data", "method", "label", "settings", "seed", "theta_true", "theta_hat",
@@ -38,7 +38,7 @@ def records(task: Task, runs: Runs) -> list[dict[str, Any]]:
     for row in task.score(runs).to_dict("records"):
         known = {
             "task": task.name, "variant": task.variant, "preset": task.preset, "data": task.origin,
-            "device": runs.device, "versions": _versions(), "commit": _commit(),
+            "device": runs.device, **provenance(),
         }  # fmt: skip
         full = {**{str(k): v for k, v in row.items()}, **known}
         rows.append({name: _plain(full[name]) for name in FIELDS})
@@ -55,14 +55,13 @@ def _plain(value: Any) -> Any:
 
 
 @cache
-def _versions() -> dict[str, str]:
-    return {
-        "python": platform.python_version(),
-        **{p: version(p) for p in ("hybridsam-lite", "torch", "numpy", "scipy")},
-    }
+def provenance() -> dict[str, Any]:
+    """Versions and commit of the code that is running; asked once, before training, not after it."""
+    packages = ("hybridsam-lite", "torch", "numpy", "scipy")
+    versions = {"python": platform.python_version(), **{p: version(p) for p in packages}}
+    return {"versions": versions, "commit": _commit()}
 
 
-@cache
 def _commit() -> str | None:
     """The commit of the source tree that this package runs from, with a + if it was changed; or None."""
     git = ["git", "-C", str(Path(__file__).parent)]

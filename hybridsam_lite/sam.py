@@ -32,11 +32,13 @@ from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
 from hybridsam_lite.device import random_state, set_random_state
 from hybridsam_lite.hybrid import roles
+from hybridsam_lite.replay import Replay, copy_buffers, restore_buffers
 
 __all__ = ["SAM", "perturbation", "sam_gradients"]
 
@@ -68,7 +70,7 @@ def perturbation(params: Tensors, grads: Tensors, rho: float | Tensor, adaptive:
     norm = _norm(list(scaled.values()))
     factor = rho / (norm + EPS)
     return {
-        n: ((s * params[n].abs() if adaptive else s) * factor.to(s.device)).to(params[n].dtype)
+        n: ((s * params[n].abs() if adaptive else s) * factor.to(s.device)).to(grads[n].dtype)
         for n, s in scaled.items()
     }
 
@@ -230,7 +232,7 @@ class SAM(torch.optim.Optimizer):
                 f"the model has {self._roles}"
             )
         base.register_load_state_dict_post_hook(lambda _: self._share())
-        self._replay = replay = _Replay()
+        self._replay = replay = Replay()
         base.register_step_post_hook(lambda *_: replay.forget())  # also when the base steps by itself
         weakref.finalize(self, model.register_forward_pre_hook(replay).remove)
 
@@ -246,7 +248,7 @@ class SAM(torch.optim.Optimizer):
 
     @rho.setter
     def rho(self, value: float) -> None:
-        if not (isinstance(value, (int, float)) and 0 <= value < float("inf")):
+        if not (isinstance(value, (int, float, np.floating)) and 0 <= value < float("inf")):
             raise ValueError(f"rho must be a finite number >= 0, got {value!r}")
         self._rho = float(value)
 
@@ -298,7 +300,7 @@ class SAM(torch.optim.Optimizer):
                 )
             e = perturbation({n: p.detach() for n, p in moving.items()}, grads, self.rho, self.adaptive)
             saved = {n: p.detach().clone() for n, p in moving.items()}
-            buffers = _copy_buffers(self.model)
+            buffers = copy_buffers(self.model)
             randomness = random_state()
             kept = {p: p.grad for p in held if self.theta_grad == "clean" and self._roles[self._names[p]] == "theta"}
             for n, p in moving.items():
@@ -314,7 +316,7 @@ class SAM(torch.optim.Optimizer):
             with torch.no_grad():
                 for n, p in moving.items():
                     p.copy_(saved[n])
-                _restore_buffers(buffers)
+                restore_buffers(buffers)
             set_random_state(randomness)
             self._replay.forget()
             for p, grad in kept.items():
@@ -385,56 +387,3 @@ class SAM(torch.optim.Optimizer):
 
 def _all_finite(tensors: Iterable[Tensor]) -> bool:
     return all(bool(torch.isfinite(x).all()) for x in tensors)
-
-
-Buffers = list[tuple[nn.Module, str, Tensor, Tensor]]
-
-
-def _copy_buffers(model: nn.Module) -> Buffers:
-    """Owner, name, tensor and a copy of its values, for each buffer."""
-    return [(m, n, b, b.clone()) for m in model.modules() for n, b in m.named_buffers(recurse=False)]
-
-
-def _restore_buffers(buffers: Buffers) -> None:
-    for owner, name, buffer, before in buffers:
-        buffer.copy_(before)
-        setattr(owner, name, buffer)  # a forward pass may have put another tensor in its place
-
-
-class _Replay:
-    """Runs the second round of forward passes as the first: same buffers, same random states.
-
-    A forward pre-hook on the model: it notes the buffers before the first pass (spectral norm computes
-    with its buffers and changes them) and the random state before each. Its copies and pickles are
-    inert, so that a trained model can be copied and saved whole.
-    """
-
-    states: list[list[Tensor]]
-    buffers: Buffers
-    position: int | None  # None while recording
-
-    def __init__(self) -> None:
-        self.inert = False
-        self.forget()
-
-    def __call__(self, module: nn.Module, _: Any) -> None:
-        if self.inert or not (module.training and torch.is_grad_enabled()):
-            return
-        if self.position is None:
-            if not self.states:
-                self.buffers = _copy_buffers(module)
-            self.states.append(random_state())
-        elif self.position < len(self.states):
-            set_random_state(self.states[self.position])
-            self.position += 1
-
-    def rewind(self) -> None:
-        self.position = 0
-        with torch.no_grad():
-            _restore_buffers(self.buffers)
-
-    def forget(self) -> None:
-        self.states, self.buffers, self.position = [], [], None
-
-    def __getstate__(self) -> dict[str, Any]:
-        return {"inert": True}

@@ -287,11 +287,12 @@ class Theta(nn.Module):
 
     @torch.no_grad()
     def set(self, **values: float | Tensor) -> Theta:
-        """Set values in place (not an optimization step); returns self.
+        """Set values in place (not an optimization step), all or, if one is refused, none; returns self.
 
         >>> Theta(k=Positive()).set(k=2.0).k.item()
         2.0
         """
+        new_raw: list[tuple[Tensor, Tensor]] = []
         for name, value in values.items():
             if name not in self.constraints:
                 raise ValueError(f"Theta has no parameter {name!r}; it has: {', '.join(self.constraints)}")
@@ -305,7 +306,9 @@ class Theta(nn.Module):
             new = new.expand(store[name].shape)
             if not all(constraint.admits(v) for v in new.flatten().tolist()):
                 raise ValueError(f"theta.{name}={value!r} is outside of {constraint.describe()}")
-            store[name].copy_(constraint.inverse(new))
+            new_raw.append((store[name], constraint.inverse(new)))
+        for raw, new in new_raw:
+            raw.copy_(new)
         return self
 
     def claim(self, owner: nn.Module) -> None:

@@ -31,6 +31,7 @@ from hybridsam_lite.checks import (
     check_entrywise,
     check_plan,
     check_rates,
+    check_same_theta,
     mean_squared_error,
     probe,
 )
@@ -95,7 +96,8 @@ def fit(
         train, val: `Data` or (inputs, target) pairs. theta's true value is not among them.
         methods: methods or their labels ("asam:rho=1").
         seeds: integers; each decides the initialization and the order of the batches.
-        steps: optimizer steps. SAM drifts slowly: it needs many more than 1 / (lr rho^2).
+        steps: optimizer steps. SAM drifts slowly: with plain gradient descent it needs many
+            more than 1 / (lr rho^2), with Adam fewer.
         batch_size: samples per step; all of them if the data holds fewer.
         lr, theta_lr: learning rates of phi and of theta (in units of each parameter's range).
         lr_end: both rates fall along a cosine to this fraction of their start.
@@ -144,7 +146,7 @@ def fit(
         patience=patience,
     )
     check_rates(lr=lr, theta_lr=theta_lr, max_norm=max_norm)
-    if not 0 <= lr_end <= 1:
+    if not (isinstance(lr_end, (int, float)) and 0 <= lr_end <= 1):
         raise ValueError(f"fit: lr_end is a fraction of the learning rate, from 0 to 1, got {lr_end!r}")
     if patience is not None and val is None:
         raise ValueError("fit: patience (early stopping) needs validation data; pass val=...")
@@ -167,6 +169,7 @@ def fit(
         built = {seed: _build(model, seed).to(where, dtype) for seed in dict.fromkeys(s for _, s in plan)}
         if len({id(m) for m in built.values()}) < len(built):
             raise ValueError("fit: model() must build a new model each time, but returned the same one twice")
+        check_same_theta(built)
         sample = next(iter(built.values()))
         train, val = train.to(where, dtype), None if val is None else val.to(where, dtype)
         axis = probe(list(built.values()), train, loss, [m for m, _ in plan])

@@ -411,3 +411,10 @@ def test_theta_works_under_functional_call_and_vmap():
     stacked = torch.func.vmap(lambda p: torch.func.functional_call(models[0], p, (x,)))(params)
     looped = torch.stack([m(x) for m in models])
     torch.testing.assert_close(stacked, looped, rtol=1e-6, atol=1e-6)
+
+
+def test_set_changes_all_or_nothing():
+    theta = hs.Theta(a=hs.Real(init=1.0), b=hs.Positive(init=1.0))
+    with pytest.raises(ValueError, match="outside of the positive numbers"):
+        theta.set(a=5.0, b=-1.0)
+    assert theta.a.item() == 1.0

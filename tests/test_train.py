@@ -460,7 +460,8 @@ def test_inputs_that_require_a_gradient_build_no_graph(monkeypatch):
         ({"lr": 0}, ValueError, "lr must be a positive number, got 0"),
         ({"lr": float("nan")}, ValueError, "lr must be a positive number"),
         ({"theta_lr": float("inf")}, ValueError, "theta_lr must be a positive number"),
-        ({"lr_end": "1"}, ValueError, "lr_end must be a positive number, got '1'"),
+        ({"lr_end": "1"}, ValueError, "lr_end is a fraction .*, got '1'"),
+        ({"lr_end": 1.5}, ValueError, "lr_end is a fraction .*, got 1.5"),
         ({"max_norm": -1.0}, ValueError, "max_norm must be a positive number"),
         ({"device": "abacus"}, ValueError, "device 'abacus' cannot be used"),
         ({"model": Line()}, TypeError, "got a model; pass its class"),
@@ -642,10 +643,11 @@ def test_frame_and_history():
         *("member", "label", "seed", "step", "train_loss", "val_loss"),
         *("theta.slope", "theta.shape"),
     ]
-    assert len(history) == 6 * 3
+    assert len(history) == 6 * 4
     for i in range(6):
         rows = history.query("member == @i")
-        assert list(rows.step) == [4, 8, 10]
+        assert list(rows.step) == [0, 4, 8, 10]
+        assert list(rows.train_loss.isna()) == [True, False, False, False]
         assert set(rows.seed) == {frame.seed[i]}
         assert set(rows.label) == {frame.label[i]}
         assert rows.val_loss.iloc[-1] == frame.val_loss[i]
@@ -677,12 +679,12 @@ def test_without_validation_data_the_loss_is_not_a_number():
     runs = train()
     assert runs.frame.val_loss.isna().all()
     assert runs.history.val_loss.isna().all()
-    assert runs.history.train_loss.notna().all()
+    assert runs.history.query("step > 0").train_loss.notna().all()
 
 
 def test_more_validations_than_steps():
-    assert list(train(steps=3, validate_every=50).history.step) == [3]
-    assert list(train(steps=3).history.step) == [1, 2, 3]
+    assert list(train(steps=3, validate_every=50).history.step) == [0, 3]
+    assert list(train(steps=3).history.step) == [0, 1, 2, 3]
 
 
 def test_double_precision_works_throughout():
@@ -718,5 +720,35 @@ def test_training_works():
     options = {"methods": ["erm", "sam:rho=0.01"], "seeds": range(2), "steps": 150}
     runs = train(data=(x, 2 * x), val=(x, 2 * x), lr=1e-2, theta_lr=5e-2, **options)
     assert (runs.frame.val_loss < 1e-3).all()
-    first, last = (runs.history.groupby("member").train_loss.nth(k) for k in (0, -1))
+    first, last = (runs.history.groupby("member").train_loss.nth(k) for k in (1, -1))
     assert (last.to_numpy() < first.to_numpy()).all()
+
+
+def test_members_whose_theta_is_constrained_differently_are_refused():
+    """A stack maps raw to theta by one description for all its members."""
+    starts = iter((0.5, 2.0))
+
+    class Drifting(Line):
+        def __init__(self):
+            super().__init__()
+            self.theta = hs.Theta(slope=hs.Positive(init=next(starts)))
+
+    with pytest.raises(ValueError, match=r"seed 1 .*slope.*not those of seed 0"):
+        train(Drifting, seeds=[0, 1])
+
+
+def test_another_loss_may_compare_other_shapes():
+    """Class scores with labels: the target has one axis less than the prediction."""
+    labels = (torch.linspace(-1, 1, 32) > 0).long()
+
+    class Scores(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.net = nn.Linear(1, 2)
+
+        def forward(self, x):
+            return self.net(x)
+
+    data = (torch.linspace(-1, 1, 32)[:, None], labels)
+    runs = hs.fit(Scores, data, methods=["erm"], seeds=[0], steps=5, loss=nn.functional.cross_entropy, progress=False)
+    assert runs.frame.status[0] == "ok"
