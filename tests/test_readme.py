@@ -3,6 +3,8 @@
 import re
 from pathlib import Path
 
+from hybridsam_lite.results import read_records, summary
+
 README = (Path(__file__).parent.parent / "README.md").read_text()
 
 
@@ -26,3 +28,11 @@ def test_files_that_it_links_exist():
     links = re.findall(r"\]\((?!https?://)([^)]+)\)", README)
     assert links
     assert [link for link in links if not (root / link).exists()] == []
+
+
+def test_what_the_status_says_of_the_pendulum_is_in_the_archive():
+    table = summary(read_records(Path(__file__).parent.parent / "book" / "results" / "pendulum.jsonl"))
+    error = table[table["variant"] == "A1"].set_index("label")["theta_error"]
+    for label in ("sam:rho=0.1", "asam:rho=2"):
+        assert error[label] < 0.1 * error["erm"]
+    assert error[[label for label in error.index if label.startswith("wd")]].min() < error["asam:rho=2"]

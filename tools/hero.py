@@ -18,7 +18,7 @@ from hybridsam_lite.results import read_records
 ROOT = Path(__file__).resolve().parent.parent
 ARCHIVE = ROOT / "book" / "results" / "pendulum.jsonl"
 PICTURE = ROOT / "book" / "_static" / "hero.svg"
-SHOWN = ("erm", "sam:rho=0.1", "asam:rho=2")
+SHOWN = {"erm": "plain training", "sam:rho=0.1": "SAM", "asam:rho=2": "ASAM"}
 
 
 def shown() -> list[dict[str, Any]]:
@@ -42,10 +42,9 @@ def draw() -> None:
     mpl.use("Agg")
     mpl.rcParams["svg.hashsalt"] = "hybridsam"  # the same input gives the same file
     rows = shown()
-    frame = pd.DataFrame(rows)
-    frame["label"] = frame["label"].map({"erm": "plain training", "sam:rho=0.1": "SAM", "asam:rho=2": "ASAM"})
     truth = rows[0]["theta_true"]["omega2"]
-    ax = plots.theta_by_method(frame, truth=truth, name="omega2", unit="1/s²")
+    ax = plots.theta_by_method(pd.DataFrame(rows), truth=truth, name="omega2", unit="1/s²")
+    ax.set_xticks(range(len(SHOWN)), list(SHOWN.values()))
     ax.set_ylabel("squared frequency found [1/s²]")
     figure = ax.get_figure(root=True)
     assert figure is not None
