@@ -8,19 +8,40 @@ See the README for a first example and the book for the method.
 from importlib.metadata import PackageNotFoundError, version
 
 from hybridsam_lite import tasks
+from hybridsam_lite.curvature import gradients, sharpness, spectrum
 from hybridsam_lite.data import Data
+from hybridsam_lite.diagnose import Report, diagnose, seed_spread
 from hybridsam_lite.hybrid import HybridModel, Prediction, mlp, param_groups, roles
+from hybridsam_lite.information import information, shares
 from hybridsam_lite.integrate import SolverError, odeint
+from hybridsam_lite.landscape import Landscape
+from hybridsam_lite.likelihood import profile
 from hybridsam_lite.methods import (
     ERM,
+    SWA,
+    Aphynity,
+    Dropout,
+    EarlyStopping,
+    FisherSAM,
+    FunctionalSAM,
     FunctionNorm,
+    GradientNorm,
+    GroupSAM,
+    JacobianNorm,
     Method,
+    MomentumSAM,
+    OnlineOrthogonalization,
+    Orthogonality,
+    RandomPerturbation,
     SharpnessAware,
+    TwoStage,
+    UnnormalizedSAM,
     WeightDecay,
     parse_method,
 )
 from hybridsam_lite.runs import Runs
 from hybridsam_lite.sam import SAM, perturbation, sam_gradients
+from hybridsam_lite.select import select
 from hybridsam_lite.theta import Fixed, Interval, Positive, Real, Theta
 from hybridsam_lite.train import fit
 
@@ -32,27 +53,53 @@ except PackageNotFoundError:  # a source tree that was not installed
 __all__ = [
     "ERM",
     "SAM",
+    "SWA",
+    "Aphynity",
     "Data",
+    "Dropout",
+    "EarlyStopping",
+    "FisherSAM",
     "Fixed",
     "FunctionNorm",
+    "FunctionalSAM",
+    "GradientNorm",
+    "GroupSAM",
     "HybridModel",
     "Interval",
+    "JacobianNorm",
+    "Landscape",
     "Method",
+    "MomentumSAM",
+    "OnlineOrthogonalization",
+    "Orthogonality",
     "Positive",
     "Prediction",
+    "RandomPerturbation",
     "Real",
+    "Report",
     "Runs",
     "SharpnessAware",
     "SolverError",
     "Theta",
+    "TwoStage",
+    "UnnormalizedSAM",
     "WeightDecay",
+    "diagnose",
     "fit",
+    "gradients",
+    "information",
     "mlp",
     "odeint",
     "param_groups",
     "parse_method",
     "perturbation",
+    "profile",
     "roles",
     "sam_gradients",
+    "seed_spread",
+    "select",
+    "shares",
+    "sharpness",
+    "spectrum",
     "tasks",
 ]

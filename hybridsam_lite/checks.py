@@ -130,12 +130,15 @@ def _probe_one(model: nn.Module, data: Data, loss: LossFunction, methods: list[M
     trained = {role_of[n] for n, p in model.named_parameters() if p.requires_grad}
     if not trained:
         raise ValueError(f"fit: {type(model).__name__} has no trainable parameter")
+    missing = {
+        "phi": "acts on the network's weights, but {} has no trainable parameter outside hs.Theta; use hs.ERM",
+        "theta": "acts on global scientific parameters, but {} has no trainable one inside hs.Theta; use "
+        "hs.SharpnessAware or hs.WeightDecay, which need only phi",
+    }
     for method in methods:
-        if method.needs_phi and "phi" not in trained:
-            raise ValueError(
-                f"fit: {type(method).__name__} acts on the network's weights, but {type(model).__name__} has "
-                "no trainable parameter outside hs.Theta; use hs.ERM"
-            )
+        for role, needed in (("phi", method.needs_phi), ("theta", method.needs_theta)):
+            if needed and role not in trained:
+                raise ValueError(f"fit: {type(method).__name__} {missing[role].format(type(model).__name__)}")
     predictions: list[Prediction] = []
     for count in (2, 3):
         part = data.take(torch.arange(count, device=data.target.device) % len(data))
@@ -160,11 +163,30 @@ def _probe_one(model: nn.Module, data: Data, loss: LossFunction, methods: list[M
         got = f"shape {tuple(value.shape)}" if isinstance(value, Tensor) else type(value).__name__
         raise ValueError(f"fit: loss must return a scalar tensor, got {got}; take the mean")
     for method in methods:
-        if method.needs_network and predictions[0].network is None:
-            raise ValueError(
-                f"fit: {type(method).__name__} needs the network's own output, but {type(model).__name__}.forward "
-                "returns no Prediction.network (a nested model has none). Return hs.Prediction(value, network=...) "
-                "if the network's share can be told apart; otherwise use hs.SharpnessAware or hs.WeightDecay, "
-                "which need only phi"
-            )
+        reason = method.refuse(predictions[0])
+        if reason is not None:
+            raise ValueError(f"fit: {type(method).__name__} cannot train {type(model).__name__}: it {reason}")
+    off = [m for m in methods if m.switches_off]
+    if off and not _separable(model, part.inputs, role_of):
+        raise ValueError(
+            f"fit: {type(off[0]).__name__} switches the network off by zero weights, but the network of "
+            f"{type(model).__name__} then returns something else than zero, or theta has no effect on the "
+            "prediction any more; use hs.OnlineOrthogonalization, hs.FunctionNorm or hs.SharpnessAware"
+        )
     return axes[0]
+
+
+def _separable(model: nn.Module, inputs: Any, role_of: dict[str, str]) -> bool:
+    """Whether zero weights leave physics that depends on theta, and nothing of the network."""
+    trained = {n: p for n, p in model.named_parameters() if p.requires_grad}
+    for n, p in trained.items():
+        if role_of[n] == "phi":
+            p.zero_()
+    with torch.enable_grad():
+        prediction = as_prediction(model(inputs))
+        mixed = prediction.value.flatten() @ torch.arange(1.0, prediction.value.numel() + 1).to(prediction.value)
+    if prediction.network is not None and bool(prediction.network.any()):
+        return False
+    theta = [p for n, p in trained.items() if role_of[n] == "theta"]
+    slopes = torch.autograd.grad(mixed, theta, allow_unused=True) if mixed.requires_grad else ()
+    return any(s is not None and bool(s.any()) for s in slopes)

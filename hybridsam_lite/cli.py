@@ -1,4 +1,4 @@
-"""The command line: hybridsam tasks, run, table, doctor."""
+"""The command line: hybridsam tasks, run, table, select, doctor."""
 
 from __future__ import annotations
 
@@ -101,18 +101,21 @@ def table(
     folders: Annotated[list[Path], typer.Argument(help="Folders that `hybridsam run` wrote, or .jsonl files.")],
 ) -> None:
     """Print the table of theta errors from the records of one or more runs."""
-    from hybridsam_lite.results import read_records
+    show(load(folders))
 
-    rows = []
-    for folder in folders:
-        files = sorted(folder.glob("*.jsonl")) if folder.is_dir() else [folder]
-        if not files:
-            raise FileNotFoundError(
-                f"no records in {folder}; expected a folder with .jsonl files, as `hybridsam run` writes"
-            )
-        for file in files:
-            rows += read_records(file)
-    show(rows)
+
+@app.command()
+def select(
+    folders: Annotated[list[Path], typer.Argument(help="Folders that `hybridsam run` wrote, or .jsonl files.")],
+) -> None:
+    """Choose rho, lambda or mu of each method without theta's true value; may answer "undecided" and says why."""
+    import hybridsam_lite as hs
+
+    problems: dict[str, list[dict[str, Any]]] = {}
+    for row in load(folders):
+        problems.setdefault("{task} {variant}, preset {preset}, {data} data".format(**row), []).append(row)
+    for problem, rows in problems.items():
+        print(f"{problem}\n\n{hs.select(rows)}\n")
 
 
 @app.command()
@@ -162,6 +165,22 @@ def parse_seeds(text: str) -> list[int]:
             f"--seeds {text!r} names no seeds; expected an increasing range 0:4, a list 0,3,7 or one number >= 0"
         )
     return seeds
+
+
+def load(folders: list[Path]) -> list[dict[str, Any]]:
+    """The records of all folders and files."""
+    from hybridsam_lite.results import read_records
+
+    rows = []
+    for folder in folders:
+        files = sorted(folder.glob("*.jsonl")) if folder.is_dir() else [folder]
+        if not files:
+            raise FileNotFoundError(
+                f"no records in {folder}; expected a folder with .jsonl files, as `hybridsam run` writes"
+            )
+        for file in files:
+            rows += read_records(file)
+    return rows
 
 
 def show(rows: list[dict[str, Any]]) -> None:

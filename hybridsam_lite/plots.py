@@ -23,9 +23,10 @@ import pandas as pd
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
+    from hybridsam_lite.diagnose import Report
     from hybridsam_lite.runs import Runs
 
-__all__ = ["COLORS", "MARKERS", "color", "history", "style", "theta_against_setting"]
+__all__ = ["COLORS", "MARKERS", "color", "diagnosis", "history", "style", "theta_against_setting"]
 __all__ += ["theta_by_method", "trajectories", "use_style"]
 
 COLORS = {
@@ -248,6 +249,83 @@ def theta_against_setting(
         right.grid(visible=False)
         ax.legend()
     return ax
+
+
+def diagnosis(report: Report, name: str | None = None, truth: float | None = None) -> Sequence[Axes]:
+    """What `hs.diagnose` found about one theta, on three axes.
+
+    Left, the loss over theta with everything else refitted. Middle, theta's 95 % interval if the network
+    were known, if it adapts at the price lam, and if it is refitted freely (at least this, if hatched),
+    with the limit below which theta counts as determined. Right, what network and physics contribute.
+    `name` is by default the first theta that is not determined.
+
+    >>> import matplotlib; matplotlib.use("Agg")
+    >>> import torch, hybridsam_lite as hs
+    >>> x = torch.linspace(-1, 1, 8)[:, None]
+    >>> report = hs.diagnose(hs.mlp(1, [2], 1), (x, 2 * x), theta=["2.bias"], steps=5)
+    >>> [ax.get_title() for ax in diagnosis(report)]
+    ['profile', '95 % interval', 'shares']
+    """
+    import matplotlib.pyplot as plt
+
+    known = {v.label: v for v in report.verdicts}
+    first = next((v.label for v in report.verdicts if not v.determined), report.verdicts[0].label)
+    name = first if name is None else name
+    if name not in known:
+        raise ValueError(f"name={name!r}, but the report has theta: {', '.join(known)}")
+    with style():
+        figure, (left, middle, right) = plt.subplots(1, 3, width_ratios=(2, 1.3, 1))
+        word = "is" if known[name].determined else "is not"
+        figure.suptitle(f"{name} {word} determined by this data and model", fontsize="medium")
+        _draw_profile(left, report, name, truth)
+        _draw_intervals(middle, report, list(known).index(name))
+        parts = {"network": report.shares.network, "physics": report.shares.physics}
+        for part, size in parts.items():
+            if size is not None:
+                right.bar(part, size, color=COLORS[part])
+        if report.shares.network is None:
+            right.text(0.5, 0.5, "nested:\nnot defined", ha="center", va="center", transform=right.transAxes)
+        right.set(title="shares", ylabel="root mean square")
+        for ax in (middle, right):
+            ax.grid(axis="x", visible=False)
+            ax.tick_params(axis="x", labelsize="small", labelrotation=30)
+    return [left, middle, right]
+
+
+def _draw_profile(ax: Axes, report: Report, name: str, truth: float | None) -> None:
+    curve = report.profiles.get(name)
+    ax.set(title="profile", xlabel=name, ylabel="loss, all else refitted")
+    if curve is None:
+        ax.text(0.5, 0.5, "no profile", ha="center", va="center", transform=ax.transAxes)
+        return
+    inside = max(curve.low, curve.grid[0]), min(curve.high, curve.grid[-1])
+    ax.axvspan(*inside, color=COLORS["hybrid"], alpha=0.15, label="not ruled out")
+    ax.plot(curve.grid, curve.losses, "o-", color=COLORS["hybrid"], markersize=3)
+    ax.axhline(curve.threshold, color=COLORS["data"], linestyle=":", label="limit")
+    ax.plot(curve.entry.value, curve.reference, "D", color=COLORS["physics"], label="trained")
+    ax.set(xlabel=_with_unit(name, curve.entry.unit), yscale="log")
+    if truth is not None:
+        ax.axvline(truth, color=COLORS["truth"], linestyle="--", linewidth=1, label="truth")
+    ax.margins(y=0.3)  # room for the legend above the curve
+    ax.legend(loc="upper center", ncols=2, fontsize="x-small")
+
+
+def _draw_intervals(ax: Axes, report: Report, k: int) -> None:
+    from hybridsam_lite.diagnose import LIMIT, NORMAL
+
+    found = report.information
+    widths = {"known": NORMAL * found.sd_known[k], "adapts": NORMAL * found.sd[k]}
+    curve = report.profiles.get(found.entries[k].label)
+    if curve is not None:
+        widths["refitted"] = curve.half_width
+    for label, width in widths.items():
+        is_open = not np.isfinite(width)
+        least = 1.0 if curve is None else (curve.grid[-1] - curve.grid[0]) / 2 / curve.entry.range
+        shown = max(100 * (least if is_open else width), 1e-6)
+        tint = COLORS["physics" if label == "known" else "hybrid"]
+        ax.bar(label, shown, color=tint, edgecolor="white", hatch="//" if is_open else None)
+    ax.axhline(100 * LIMIT, color=COLORS["data"], linestyle=":")
+    ax.set(title="95 % interval", ylabel="± % of the range", yscale="log", xlabel="network")
 
 
 def _axes(ax: Axes | None) -> Axes:

@@ -93,6 +93,7 @@ def sam_gradients(
     *,
     clean: Collection[str] = (),
     has_aux: bool = False,
+    ascent: Callable[[Tensors], Any] | None = None,
 ) -> tuple[Tensors, Any]:
     """The sharpness-aware gradient of `loss` at `params`: a pure function, for `torch.func.vmap`.
 
@@ -104,6 +105,7 @@ def sam_gradients(
         adaptive: use ASAM's relative ball.
         clean: names whose gradient is taken at the unperturbed point instead.
         has_aux: whether `loss` returns auxiliary output, which is passed on from the first pass.
+        ascent: the loss of the first pass, if it is another one (that of a part of the batch).
 
     Returns:
         (name -> gradient, loss at the unperturbed point), or (..., (loss, aux)) with `has_aux`.
@@ -121,16 +123,44 @@ def sam_gradients(
         if name not in params:
             raise KeyError(f"sam_gradients: no parameter {name!r}; params holds {', '.join(params)}")
 
-    def gradient(at: Tensors, names: Collection[str]) -> tuple[Tensors, Any]:
-        moving = {n: at[n] for n in names}
-        return torch.func.grad_and_value(lambda m: loss({**at, **m}), has_aux=has_aux)(moving)
+    def move(at: Tensors, grads: Tensors) -> Tensors:
+        return perturbation(at, grads, rho, adaptive)
 
-    randomness = random_state()
-    first, value = gradient(params, [n for n in params if n in perturbed or n in clean])
-    e = perturbation(params, {n: first[n] for n in first if n in perturbed}, rho, adaptive)
-    set_random_state(randomness)
-    second, _ = gradient({**params, **{n: params[n] + e[n] for n in e}}, list(params))
+    first, second, value = two_passes(loss, params, perturbed, move, also=clean, has_aux=has_aux, ascent=ascent)
     return {n: first[n] if n in clean else g for n, g in second.items()}, value
+
+
+def two_passes(
+    loss: Callable[[Tensors], Any],
+    params: Tensors,
+    perturbed: Collection[str],
+    move: Callable[[Tensors, Tensors], Tensors],
+    *,
+    also: Collection[str] = (),
+    has_aux: bool = False,
+    ascent: Callable[[Tensors], Any] | None = None,
+) -> tuple[Tensors, Tensors, Any]:
+    """Gradients at `params`, and where `move(params, gradients)` takes the `perturbed` ones.
+
+    Returns:
+        (gradients of `perturbed` and `also` at the first point, gradients of all at the second, what the
+        first pass returned). Both passes see the same random numbers.
+    """
+    randomness = random_state()
+    wanted = [n for n in params if n in perturbed or n in also]
+    first, value = partial_gradient(ascent or loss, params, wanted, has_aux=has_aux)
+    e = move(params, {n: first[n] for n in first if n in perturbed})
+    set_random_state(randomness)
+    second, _ = partial_gradient(loss, {**params, **{n: params[n] + e[n] for n in e}}, list(params), has_aux=has_aux)
+    return first, second, value
+
+
+def partial_gradient(
+    loss: Callable[[Tensors], Any], at: Tensors, names: Collection[str], *, has_aux: bool = False
+) -> tuple[Tensors, Any]:
+    """(name -> gradient, what `loss` returned), for `names` only."""
+    moving = {n: at[n] for n in names}
+    return torch.func.grad_and_value(lambda m: loss({**at, **m}), has_aux=has_aux)(moving)
 
 
 class SAM(torch.optim.Optimizer):

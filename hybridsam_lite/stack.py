@@ -8,7 +8,8 @@ numbers (dropout masks), so that a member's result does not depend on who else i
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import functools
+from collections.abc import Callable, Collection, Sequence
 from typing import Any
 
 import torch
@@ -19,7 +20,7 @@ from hybridsam_lite.checks import LossFunction
 from hybridsam_lite.data import Data
 from hybridsam_lite.device import random_state, set_random_state
 from hybridsam_lite.hybrid import Prediction, as_prediction, roles
-from hybridsam_lite.methods import Loss, Method
+from hybridsam_lite.methods import Loss, Method, Moment, Problem
 from hybridsam_lite.sam import Tensors
 from hybridsam_lite.theta import theta_values
 
@@ -82,6 +83,7 @@ class Stack:
             key: torch.tensor([m.hyper[key] for m in methods], device=device, dtype=precision)
             for key in self.method.hyper
         }
+        self.state = self.method.begin(self.params, self.phi, self.hyper)
         groups = [
             {
                 "params": [p for n, p in self.params.items() if role_of[n] == role],
@@ -102,12 +104,12 @@ class Stack:
         """Members still in training, shape (M,), bool."""
         return self.status == OK
 
-    def step(self, batch: Data, rate: float) -> Tensor:
+    def step(self, batch: Data, rate: float, moment: Moment) -> Tensor:
         """One optimizer step of every living member on its own batch; returns the data losses (M,)."""
         self.template.train()
-        inputs_dim, target_dim = batch.in_dims()
-        grads, losses, buffers = self._over_members(self._member_step, (0, 0, 0, 0, inputs_dim, target_dim))(
-            self.params, self.frozen, self.buffers, self.hyper, batch.inputs, batch.target
+        member_step = functools.partial(self._member_step, moment=moment, shared=batch.shared)
+        grads, losses, buffers, state = self._over_members(member_step, (0, 0, 0, 0, 0, *batch.in_dims()))(
+            self.params, self.frozen, self.buffers, self.hyper, self.state, batch.inputs, batch.target
         )
         norms = torch.stack([g.reshape(len(g), -1).norm(dim=1) for g in grads.values()]).norm(dim=0)
         self.status[self.alive & ~(torch.isfinite(losses) & torch.isfinite(norms))] = DIVERGED
@@ -124,31 +126,42 @@ class Stack:
         finite = torch.stack([torch.isfinite(p).reshape(len(p), -1).all(1) for p in self.params.values()]).all(0)
         self.status[alive & ~finite] = DIVERGED
         alive = self.alive
+        settled, state = self.method.settle(self.params, state, self.phi, moment)
         for n, p in self.params.items():
-            p.copy_(torch.where(_along(alive, p), p, before[n]))
+            p.copy_(torch.where(_along(alive, p), settled[n], before[n]))
+        self.state = {n: torch.where(_along(alive, x), x, self.state[n]) for n, x in state.items()}
         for n, b in buffers.items():
             self.buffers[n] = torch.where(_along(alive, b), b, self.buffers[n])
         self.last_step += alive
         return losses
 
     def _member_step(
-        self, params: Tensors, frozen: Tensors, buffers: Tensors, hyper: Tensors, inputs: Any, target: Tensor
-    ) -> tuple[dict[str, Tensor], Tensor, dict[str, Tensor]]:
-        """Gradients, data loss and new buffers of one member."""
+        self,
+        params: Tensors,
+        frozen: Tensors,
+        buffers: Tensors,
+        hyper: Tensors,
+        state: Tensors,
+        inputs: Any,
+        target: Tensor,
+        *,
+        moment: Moment,
+        shared: Collection[str],
+    ) -> tuple[Tensors, Tensor, Tensors, Tensors]:
+        """Gradients, data loss, new buffers and new state of the method, of one member."""
 
-        def objective(p: dict[str, Tensor]) -> tuple[Tensor, tuple[Tensor, dict[str, Tensor]]]:
-            state = {**p, **frozen, **{n: b.clone() for n, b in buffers.items()}}
-            prediction, updated = self._call(state, inputs)
-            data_loss = self._data_loss(prediction.value, target)
-            value = self.method.objective(data_loss, prediction, {n: p[n] for n in self.phi}, hyper)
-            return value, (data_loss.detach(), {n: b.detach() for n, b in updated.items()})
+        def predict(p: Tensors, x: Any) -> tuple[Prediction, Tensors]:
+            return self._call({**p, **frozen, **{n: b.clone() for n, b in buffers.items()}}, x)
 
+        problem = Problem(
+            self.method, self.phi, hyper, state, moment, inputs, target, shared,
+            predict, self._data_loss, _as_it_is if self.vectorize else _by_autograd,
+        )  # fmt: skip
         try:
-            loss = objective if self.vectorize else _by_autograd(objective)
-            grads, (_, (data_loss, updated)) = self.method.gradients(loss, params, self.phi, hyper)
+            grads, outcome = self.method.gradients(problem, params)
         except FloatingPointError:  # hs.SolverError, for example; only in a loop, never under vmap
-            return dict(params), _not_a_number(params), buffers
-        return grads, data_loss, updated
+            return dict(params), _not_a_number(params), buffers, state
+        return grads, outcome.loss, outcome.buffers, self.method.remember(problem, grads, outcome)
 
     def _call(self, state: Tensors, inputs: Any) -> tuple[Prediction, dict[str, Tensor]]:
         """The prediction of one member, and its buffers after it."""
@@ -202,6 +215,13 @@ class Stack:
         for n, x in {**self.params, **self.buffers}.items():
             x.copy_(torch.where(_along(which, x), self.best[n], x))
 
+    @torch.no_grad()
+    def finish(self) -> None:
+        """Give the members that trained to the end what their method makes of it."""
+        finished = self.method.finish(self.params, self.state)
+        for n, p in self.params.items():
+            p.copy_(torch.where(_along(self.alive, p), finished[n], p))
+
     def _over_members(self, function: Callable[..., Any], in_dims: tuple[Any, ...]) -> Callable[..., Any]:
         def vectorized(*arguments: Any) -> Any:
             try:
@@ -227,7 +247,7 @@ class Stack:
         """State dict of member i, on the CPU."""
         return {n: x[i].detach().cpu().clone() for n, x in {**self.params, **self.frozen, **self.buffers}.items()}
 
-    _PLAIN = ("status", "last_step", "best", "best_loss", "waited", "params", "buffers")
+    _PLAIN = ("status", "last_step", "best", "best_loss", "waited", "params", "buffers", "state")
 
     def state_dict(self) -> dict[str, Any]:
         """Everything that a step changes."""
@@ -245,6 +265,10 @@ class Stack:
             else:
                 setattr(self, name, state[name])
         self.optimizer.load_state_dict(state["optimizer"])
+
+
+def _as_it_is(loss: Loss) -> Loss:
+    return loss
 
 
 def _by_autograd(loss: Loss) -> Loss:

@@ -37,7 +37,7 @@ from hybridsam_lite.checks import (
 )
 from hybridsam_lite.data import Data, Inputs, as_data, fingerprint
 from hybridsam_lite.files import Checkpoint, DeferredInterrupt, load_state, write_atomically
-from hybridsam_lite.methods import Method
+from hybridsam_lite.methods import Method, Moment
 from hybridsam_lite.runs import Member, Runs, number
 from hybridsam_lite.stack import DIVERGED, OK, STOPPED, Stack
 
@@ -148,7 +148,7 @@ def fit(
     check_rates(lr=lr, theta_lr=theta_lr, max_norm=max_norm)
     if not (isinstance(lr_end, (int, float)) and 0 <= lr_end <= 1):
         raise ValueError(f"fit: lr_end is a fraction of the learning rate, from 0 to 1, got {lr_end!r}")
-    if patience is not None and val is None:
+    if val is None and (patience is not None or any(m.stop_after is not None for m, _ in plan)):
         raise ValueError("fit: patience (early stopping) needs validation data; pass val=...")
     if isinstance(model, nn.Module) or not callable(model):
         got = "a model; pass its class" if isinstance(model, nn.Module) else repr(model)
@@ -187,11 +187,16 @@ def fit(
         saves = None if checkpoint is None else Checkpoint(Path(checkpoint), config, resume)
         results: dict[int, Member] = {}
         history: list[dict[str, Any]] = []
-        protocol = _Protocol(steps, batch_size, lr_end, every, patience)
-        bar = context.enter_context(
-            tqdm(total=steps * len(groups), disable=not progress, unit="step", dynamic_ncols=True)
-        )
-        for k, members in enumerate(groups.values()):
+        protocols = [
+            _Protocol(
+                max(1, round(m.effort * steps)), batch_size, lr_end, every,
+                patience if m.stop_after is None else m.stop_after,
+            )
+            for m in (plan[members[0]][0] for members in groups.values())
+        ]  # fmt: skip
+        total = sum(p.steps for p in protocols)
+        bar = context.enter_context(tqdm(total=total, disable=not progress, unit="step", dynamic_ncols=True))
+        for k, (members, protocol) in enumerate(zip(groups.values(), protocols, strict=True)):
             stack = Stack(
                 [built[plan[i][1]] for i in members], [plan[i][0] for i in members],
                 optimizer=optimizer, lr=lr, theta_lr=theta_lr, max_norm=max_norm, loss=loss,
@@ -269,7 +274,7 @@ def _train(
                 bar.update(steps - step)
                 break
             torch.manual_seed(_mix(0, step))
-            losses = stack.step(train.take(batches.at(step)), protocol.rate(step))
+            losses = stack.step(train.take(batches.at(step)), protocol.rate(step), Moment(step, steps))
             if (step + 1) % protocol.validate_every == 0 or step + 1 == steps:
                 log.append(_observe(stack, val, step + 1, losses))
                 if patience is not None:
@@ -285,6 +290,7 @@ def _train(
                 saved = time.monotonic()
     if patience is not None and stack.best:
         stack.restore_best(stack.alive)
+    stack.finish()
     seconds = write(steps)
     return log, _validation_loss(stack, val), seconds
 

@@ -10,7 +10,7 @@ import time
 import pytest
 
 from hybridsam_lite import cli
-from hybridsam_lite.results import read_records
+from hybridsam_lite.results import read_records, write_records
 
 
 def hybridsam(*arguments, **environment):
@@ -96,6 +96,19 @@ def test_table_reads_folders_and_files(finished, capsys, monkeypatch):
         assert "asam:rho=1" in shown(capsys, monkeypatch, "table", argument)
 
 
+def test_select_answers_for_each_problem_and_undecided_is_an_answer(finished, tmp_path, capsys, monkeypatch):
+    _, out = finished
+    rows = read_records(out / "runs.jsonl")
+    more = [r | {"seed": s, "val_loss": r["val_loss"] * (1 + s), "variant": "B"} for r in rows[::2] for s in range(4)]
+    more += [r | {"label": "asam:rho=2", "settings": {"rho": 2.0}} for r in more if r["label"] != "erm"]
+    write_records(tmp_path / "more.jsonl", more)
+    printed = shown(capsys, monkeypatch, "select", out, tmp_path / "more.jsonl")
+    assert "asam: undecided" in printed
+    assert "one rho only" in printed
+    assert "pendulum B, preset smoke, simulated data" in printed
+    assert "asam:rho=2" not in shown(capsys, monkeypatch, "select", out)
+
+
 def test_tasks_and_doctor_name_what_there_is(capsys, monkeypatch):
     listed = shown(capsys, monkeypatch, "tasks")
     assert all(word in listed for word in ("pendulum", "duffing", "A1near", "C2", "smoke"))
@@ -103,7 +116,7 @@ def test_tasks_and_doctor_name_what_there_is(capsys, monkeypatch):
     assert all(word in seen for word in ("torch", "device", "threads", "preset"))
 
 
-@pytest.mark.parametrize("arguments", [("--help",), ("run", "--help"), ("table", "--help")])
+@pytest.mark.parametrize("arguments", [("--help",), ("run", "--help"), ("table", "--help"), ("select", "--help")])
 def test_help_teaches(capsys, monkeypatch, arguments):
     assert "hybridsam" in shown(capsys, monkeypatch, *arguments)
 
@@ -143,6 +156,7 @@ RUN = ("run", "pendulum", "--method", "erm")
         ((*RUN, "--frobnicate"), ("No such option",)),
         (("run", "pendulum"), ("--method",)),
         (("table", "no/such/folder"), ("no records",)),
+        (("select", "no/such/folder"), ("no records",)),
     ],
 )
 def test_mistakes_are_one_line_and_leave_nothing(tmp_path, capsys, monkeypatch, arguments, words):
@@ -150,6 +164,12 @@ def test_mistakes_are_one_line_and_leave_nothing(tmp_path, capsys, monkeypatch, 
     line = mistake(capsys, monkeypatch, *arguments, *(("--out", out) if arguments[0] == "run" else ()))
     assert all(word in line for word in words), line
     assert not out.exists()
+
+
+def test_select_of_plain_training_alone_is_a_mistake(finished, tmp_path, capsys, monkeypatch):
+    _, out = finished
+    write_records(tmp_path / "erm.jsonl", read_records(out / "runs.jsonl")[:2])
+    assert "nothing to choose" in mistake(capsys, monkeypatch, "select", tmp_path)
 
 
 def test_out_that_holds_other_files_is_refused(tmp_path, capsys, monkeypatch):

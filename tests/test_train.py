@@ -125,6 +125,32 @@ def test_a_run_interrupted_again_and_again_resumes_bit_for_bit(tmp_path, monkeyp
     assert_identical(runs, uninterrupted)
 
 
+STATEFUL = ["aphynity", "swa:start=0.3", "twostage", "msam:rho=0.3", "early:patience=2", "erm:steps=0.5"]
+
+
+class Additive(Noisy):
+    """Says what its network adds."""
+
+    def forward(self, x):
+        network, physics = self.net(x), self.theta.slope * x
+        return hs.Prediction(physics + network, network, physics)
+
+
+@pytest.mark.parametrize("label", STATEFUL)
+def test_what_a_method_remembers_is_resumed_bit_for_bit(tmp_path, monkeypatch, label):
+    given = {"model": Additive, "methods": [label], "seeds": [0, 1], "steps": 24, "validate_every": 2}
+    given |= {"data": line(noise=0.1), "val": line(9, noise=0.3), "lr": 3e-2, "theta_lr": 3e-2}
+    whole = train(**given)
+    for call in (5, 9):  # in both stages; the last interrupt comes before the end of the shortest run
+        with monkeypatch.context() as patch:
+            interrupt_at(patch, call)
+            with pytest.raises(KeyboardInterrupt, match="stopped after step"):
+                train(checkpoint=tmp_path / str(call), **given)
+        assert_identical(train(checkpoint=tmp_path / str(call), resume=True, **given), whole)
+        # Finished runs are read back: averaging or restoring is not done twice.
+        assert_identical(train(checkpoint=tmp_path / str(call), resume=True, **given), whole)
+
+
 SLOW = """
 import sys, time
 import test_train as t
@@ -295,6 +321,26 @@ def test_early_stopping_keeps_the_best_state():
         assert all(torch.equal(x, member.state[n]) for n, x in shorter.members[i].state.items())
 
 
+def test_early_stopping_is_a_method_too():
+    options = {"data": line(12, noise=1.0), "val": line(7), "steps": 120, "validate_every": 5, "lr": 0.1}
+    both = train(methods=["erm", "early:patience=2"], **options)
+    alone = train(methods=["erm"], patience=2, **options)
+    assert list(both.frame.status) == ["ok", "stopped"]
+    assert all(torch.equal(x, both.members[1].state[n]) for n, x in alone.members[0].state.items())
+    with pytest.raises(ValueError, match="needs validation data; pass val"):
+        train(methods=["early:patience=2"])
+
+
+def test_more_steps_stretch_the_schedule_and_are_counted(capfd):
+    options = {"val": line(6), "validate_every": 5}
+    runs = train(methods=["erm", "erm:steps=2"], steps=10, progress=True, **options)
+    assert list(runs.frame.steps) == [10, 20]
+    assert "30/30" in capfd.readouterr().err
+    twice = train(steps=20, **options)
+    assert all(torch.equal(x, runs.members[1].state[n]) for n, x in twice.members[0].state.items())
+    assert list(runs.history.query("member == 1").step) == [0, 5, 10, 15, 20]
+
+
 def test_a_stack_that_has_stopped_ends_early():
     options = {"steps": 400, "validate_every": 2, "patience": 1, "lr": 1.0}
     runs = train(data=line(12), val=line(7), **options)
@@ -377,8 +423,56 @@ def test_a_loss_that_is_no_scalar_is_refused(loss, got):
 
 
 def test_the_penalty_on_the_network_needs_its_output():
-    with pytest.raises(ValueError, match=r"FunctionNorm needs .*Noisy.*nested.*SharpnessAware"):
+    with pytest.raises(ValueError, match=r"FunctionNorm cannot train Noisy: it needs .*nested.*SharpnessAware"):
         train(Noisy, methods=["erm", "fn:mu=0.1"])
+
+
+class Nested(Line):
+    def forward(self, x):
+        return self.net(self.theta.slope * x)
+
+
+class Shifted(Line):
+    """Its network is not off when its weights are zero, and its parts do not add up to its value."""
+
+    def forward(self, x):
+        network = self.net(x).exp()
+        return hs.Prediction(self.theta.slope * x * network, network, self.theta.slope * x)
+
+
+class Amortized(hs.HybridModel):
+    def __init__(self):
+        super().__init__()
+        self.encoder = hs.mlp(1, [4], 1)
+
+    def forward(self, x):
+        return hs.Prediction(self.encoder(x) * x, network=torch.zeros_like(x), physics=self.encoder(x) * x)
+
+
+@pytest.mark.parametrize(
+    ("model", "method", "message"),
+    [
+        (Nested, "aphynity", "Aphynity cannot train Nested: it needs the network's own output"),
+        (Nested, "jac", "JacobianNorm cannot train Nested: it needs the network's own output"),
+        (Nested, "orth", "Orthogonality cannot train Nested: it needs the network's own output"),
+        (Nested, "pho", "OnlineOrthogonalization cannot train Nested: it needs the network's own output"),
+        (Line, "orth", r"of one shape, got none; use hs\.FunctionNorm"),
+        (Line, "pho", r"the sum of Prediction\.physics and Prediction\.network"),
+        (Shifted, "pho", r"is not; use hs\.Orthogonality"),
+        (Shifted, "twostage", "switches the network off by zero weights, but the network of Shifted"),
+        (Nested, "twostage", "or theta has no effect on the prediction any more"),
+        (Amortized, "twostage", "acts on global scientific parameters, but Amortized has no"),
+        (Amortized, "pho", "acts on global scientific parameters"),
+    ],
+)
+def test_methods_refuse_models_that_they_do_not_fit(model, method, message):
+    with pytest.raises(ValueError, match=message):
+        train(model, methods=["erm", method])
+
+
+@pytest.mark.parametrize("method", ["sam", "groupsam:rho_theta=0.1", "noise", "gnorm", "msam", "swa", "dropout"])
+def test_other_methods_train_nested_models(method):
+    assert train(Nested, methods=[method]).frame.status[0] == "ok"
 
 
 @pytest.mark.parametrize("samples", [1, 2, 3])
@@ -568,11 +662,11 @@ def test_no_truth_can_reach_the_trainer():
 def test_methods_with_one_seed_share_start_and_batches(monkeypatch):
     seen, step = [], Stack.step
 
-    def watched(self, batch, rate):
+    def watched(self, batch, rate, moment):
         seen.append((self.method.name, batch.inputs.clone(), rate))
         if len(seen) == 1 or seen[-2][0] != self.method.name:
             starts.append({n: p.clone() for n, p in self.params.items()})
-        return step(self, batch, rate)
+        return step(self, batch, rate, moment)
 
     starts = []
     monkeypatch.setattr(Stack, "step", watched)
