@@ -18,6 +18,7 @@ PYTHON = sys.executable
 WORKERS = str(max(2, min(8, os.cpu_count() or 2)))
 PYTEST = (PYTHON, "-m", "pytest")
 PARALLEL = ("-n", WORKERS)
+LIMIT = 45 * 60  # seconds for one command: one that hangs must not hide the others
 NBVAL = ("--nbval-lax", "--nbval-cell-timeout", "300", "--timeout", "600", "--dist", "loadscope")
 
 # One thread each: the parallel workers share the cores, and small networks run faster so.
@@ -48,9 +49,13 @@ def run(name: str) -> tuple[str, float]:
     start = time.monotonic()
     status = "ok"
     for command in commands:
-        done = subprocess.run(command, cwd=ROOT, env={**os.environ, **extra}, check=False)
-        if done.returncode:
+        try:
+            done = subprocess.run(command, cwd=ROOT, env={**os.environ, **extra}, check=False, timeout=LIMIT)
+        except subprocess.TimeoutExpired:
+            print(f"{name}: stopped after {LIMIT // 60} minutes", file=sys.stderr)
             status = "FAILED"
+        else:
+            status = "FAILED" if done.returncode else status
     return status, time.monotonic() - start
 
 
