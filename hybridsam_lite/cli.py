@@ -23,7 +23,7 @@ app = typer.Typer(
     help="Learn hybrid models (physics with unknown theta + a neural network) with sharpness-aware minimization.\n\n"
     "Start with:  hybridsam run pendulum --method erm --method asam:rho=1 --seeds 0:4 --out runs/p",
 )
-console = Console(width=None if sys.stdout.isatty() else 110)
+console = Console(width=None if sys.stdout.isatty() else 124)
 
 USER_ERRORS = (ValueError, TypeError, OSError)
 UsageError: type[Exception] = typer.BadParameter.__bases__[0]  # click's, which some versions of typer carry inside
@@ -49,7 +49,7 @@ def run(
         list[str],
         typer.Option(
             help="A method with its settings; repeat for several. erm (plain training), sam:rho=0.1, "
-            "asam:rho=1, wd:lam=1e-3 (weight decay), fn:mu=0.01 (function norm)."
+            "asam:rho=1, wd:lam=1e-3 (weight decay), fn:mu=0.01 (function norm), ...; a wrong name lists them all."
         ),
     ],
     out: Annotated[
