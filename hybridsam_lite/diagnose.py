@@ -123,7 +123,7 @@ def diagnose(
         ValueError, TypeError: for a model without theta or phi, unknown names, or data that cannot work.
         FloatingPointError: if the model's loss is not finite.
 
-    Source: derived for this project (method notes, sections 3 and 4).
+    Source: derived for this project.
 
     >>> import hybridsam_lite as hs
     >>> class Line(hs.HybridModel):

@@ -114,7 +114,7 @@ def information(at: Landscape, *, lam: float | None = None) -> Information:
         ValueError: if lam is not positive, there is no theta or phi, or the prediction does not have the
             target's shape.
 
-    Source: derived for this project (method notes, section 3); Schur complement in a linear Gaussian
+    Source: derived for this project; Schur complement in a linear Gaussian
     model. The weights are the loss's second derivatives by the prediction, divided by their sum.
 
     >>> import hybridsam_lite as hs
@@ -256,7 +256,7 @@ class Shares:
 def shares(at: Landscape) -> Shares:
     """Root mean squares and overlap of what network and physics contribute.
 
-    Source: derived for this project (method notes, section 4); the overlap is the part that
+    Source: derived for this project; the overlap is the part that
     orthogonalization would move to theta, Rügamer, "A new PHO-rmula", 2023.
 
     >>> import hybridsam_lite as hs

@@ -83,6 +83,16 @@ def test_forced_pendulum_first_item():
     assert abs(observed[0, 0] - 1.49684) < 5 * pendulum.A3_NOISE
 
 
+def test_forced_pendulum_network_tells_all_times_apart():
+    """The drive has an unknown frequency: no two instants may look alike to the network."""
+    model, seen = pendulum.ForcedPendulum(width=8), []
+    model.inner.register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0][0, model.codes + 2 :].clone()))
+    model(torch.zeros(1, pendulum.A3_POINTS))
+    stages = torch.stack(seen).unique(dim=0)
+    # Every grid point, and the half steps of RK4 between them: 50 + 49 (the last digits may differ by rounding).
+    assert len(stages.mul(1e4).round().unique(dim=0)) == 2 * pendulum.A3_POINTS - 1
+
+
 def test_controlled_pendulum_torque_is_limited_and_swings_up():
     states = pendulum.controlled(10, seed=0)
     torque = pendulum.swing_up_torque(states[..., 0], states[..., 1])

@@ -208,7 +208,7 @@ class ForcedPendulum(HybridModel):
         super().__init__()
         self.codes = codes
         self.encoder = mlp(A3_POINTS, [2 * width, width], 2 + 2 * codes, activation=torch.nn.SiLU, last_scale=1.0)
-        self.inner = mlp(codes + 4, [width, width], 1)
+        self.inner = mlp(codes + 3, [width, width], 1)
         self.outer = mlp(1 + 2 * codes, [width], A3_POINTS)
         self.w = Positive(init=2.0, unit="rad/s")
 
@@ -220,8 +220,8 @@ class ForcedPendulum(HybridModel):
         q0 = inputs[:, :1] + 0.1 * code[:, 1:2]
 
         def push(t: Tensor, y: Tensor) -> Tensor:
-            phase = 2 * torch.pi * t.expand_as(q0)
-            return self.inner(torch.cat([z1, y, torch.sin(phase), torch.cos(phase)], -1))
+            share = 2 * t / (A3_DT * A3_POINTS) - 1  # of the series, from -1 to 1
+            return self.inner(torch.cat([z1, y, share.expand_as(q0)], -1))
 
         def rhs(t: Tensor, y: Tensor) -> Tensor:
             return torch.cat([y[:, 1:], -(w**2) * torch.sin(y[:, :1]) + push(t, y)], -1)
