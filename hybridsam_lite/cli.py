@@ -1,4 +1,4 @@
-"""The command line: hybridsam tasks, run, table, select, doctor."""
+"""The command line: hybridsam tasks, run, sweep, table, select, doctor."""
 
 from __future__ import annotations
 
@@ -59,6 +59,10 @@ def run(
     seeds: Annotated[str, typer.Option(help="A range 0:4 (that is 0, 1, 2, 3), a list 0,3,7 or one number.")] = "0:4",
     variant: Annotated[str | None, typer.Option(help="Variant of the task.")] = None,
     preset: Annotated[str | None, typer.Option(help="smoke, quick or full; default HYBRIDSAM_PRESET or quick.")] = None,
+    data: Annotated[str | None, typer.Option(help="stand-in or real, for tasks with measured data.")] = None,
+    steps: Annotated[int | None, typer.Option(help="Optimizer steps, in place of the preset's.")] = None,
+    lr: Annotated[float | None, typer.Option(help="Learning rate of the network, in place of the task's.")] = None,
+    theta_lr: Annotated[float | None, typer.Option(help="Learning rate of theta, in place of the task's.")] = None,
     device: Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1, ...")] = "auto",
     resume: Annotated[bool, typer.Option("--resume", help="Continue the run that --out holds.")] = False,
 ) -> None:
@@ -70,7 +74,8 @@ def run(
     methods = [hs.parse_method(m) for m in method]
     chosen = parse_seeds(seeds)
     resolve(device)
-    built = hs.tasks.get(task, preset=preset, variant=variant)
+    built = hs.tasks.get(task, preset=preset, variant=variant, data=data)
+    changes = {k: v for k, v in {"steps": steps, "lr": lr, "theta_lr": theta_lr}.items() if v is not None}
     file = out / "runs.jsonl"
     if out.exists() and not out.is_dir():
         raise ValueError(f"--out {out} is a file; choose a folder")
@@ -83,7 +88,7 @@ def run(
         raise ValueError(f"--out {out} is not empty and holds another run or other files; {advice}")
     provenance()
     try:
-        runs = built.fit(methods, seeds=chosen, device=device, checkpoint=out / "checkpoint", resume=resume)
+        runs = built.fit(methods, seeds=chosen, device=device, checkpoint=out / "checkpoint", resume=resume, **changes)
     except KeyboardInterrupt:
         print(
             f"\nhybridsam: interrupted; everything so far is in {out}. Repeat the command with --resume",
@@ -94,6 +99,46 @@ def run(
     write_records(file, rows)
     show(rows)
     console.print(f"records: {file}")
+
+
+@app.command()
+def sweep(
+    task: Annotated[list[str], typer.Argument(help="One or several tasks, as TASK or TASK/VARIANT; or `all`.")],
+    out: Annotated[Path, typer.Option(help="Folder of the records; what it holds already is not run again.")],
+    preset: Annotated[str | None, typer.Option(help="smoke, quick or full; default HYBRIDSAM_PRESET or quick.")] = None,
+    data: Annotated[str | None, typer.Option(help="stand-in or real, for tasks with measured data.")] = None,
+    method: Annotated[
+        list[str] | None, typer.Option(help="A method to tune; repeat for several. Default: core.")
+    ] = None,
+    seeds: Annotated[str, typer.Option(help="Seeds of the final stage; 0 to 4 are for tuning.")] = "10:20",
+    processes: Annotated[int, typer.Option(help="Jobs at a time, each with one CPU thread.")] = 1,
+    device: Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1, ...")] = "auto",
+) -> None:
+    """Tune every method of a task by validation loss, then run the chosen settings on fresh seeds.
+
+    Stop it at any time; the same command goes on where it stopped.
+    """
+    from hybridsam_lite import tasks as registry
+    from hybridsam_lite.device import resolve
+    from hybridsam_lite.sweep import CORE
+    from hybridsam_lite.sweep import sweep as run_sweep
+
+    chosen, names = parse_seeds(seeds), registry.names() if task == ["all"] else task
+    resolve(device)
+    if processes < 1:
+        raise ValueError(f"--processes must be at least 1, got {processes}")
+    for name, _, variant in (text.partition("/") for text in names):
+        registry.variants(name)
+        try:
+            rows = run_sweep(
+                name, variant=variant or None, out=out, preset=preset, data=data, methods=method or CORE,
+                seeds=chosen, processes=processes, device=device,
+            )  # fmt: skip
+        except KeyboardInterrupt:
+            print(f"\nhybridsam: interrupted; everything so far is in {out}. Repeat the command", file=sys.stderr)
+            raise typer.Exit(130) from None
+        show(rows)
+    console.print(f"records: {out}")
 
 
 @app.command()
@@ -113,7 +158,9 @@ def select(
 
     problems: dict[str, list[dict[str, Any]]] = {}
     for row in load(folders):
-        problems.setdefault("{task} {variant}, preset {preset}, {data} data".format(**row), []).append(row)
+        problem = "{task} {variant}, preset {preset}, {data} data, {protocol}".format(**row)
+        if row["stage"] != "final":  # the final runs are of chosen settings only
+            problems.setdefault(problem, []).append(row)
     for problem, rows in problems.items():
         print(f"{problem}\n\n{hs.select(rows)}\n")
 
@@ -185,11 +232,11 @@ def load(folders: list[Path]) -> list[dict[str, Any]]:
 
 def show(rows: list[dict[str, Any]]) -> None:
     """Print the summary of records, one table per task and variant."""
-    from hybridsam_lite.results import summary
+    from hybridsam_lite.results import PROBLEM, summary
 
-    for key, group in summary(rows).groupby(["task", "variant", "preset", "data"], sort=False):
+    for key, group in summary(rows).groupby(list(PROBLEM), sort=False):
         table = Table(
-            title="{} {}, preset {}, {} data".format(*key),
+            title="{} {}, preset {}, {} data, stage {}\n{}".format(*key),
             title_justify="left",
             box=box.SIMPLE_HEAD,
         )

@@ -23,22 +23,25 @@ from hybridsam_lite.files import write_atomically
 from hybridsam_lite.runs import Runs
 from hybridsam_lite.tasks.base import Task
 
-__all__ = ["FIELDS", "provenance", "read_records", "records", "summary", "write_records"]
+__all__ = ["FIELDS", "PROBLEM", "STAGES", "provenance", "read_records", "records", "summary", "write_records"]
 
 FIELDS = (
-    "task", "variant", "preset", "data", "method", "label", "settings", "seed", "theta_true", "theta_hat",
-    "theta_error", "val_loss", "test_loss", "status", "steps", "seconds", "device", "versions", "commit",
+    "task", "variant", "preset", "data", "stage", "protocol", "method", "label", "settings", "seed", "theta_true",
+    "theta_hat", "theta_error", "val_loss", "test_loss", "metrics", "status", "steps", "seconds", "device", "versions",
+    "commit",
 )  # fmt: skip
+STAGES = ("run", "tune", "final")  # by hand; a sweep's grids, among which is chosen; the chosen, on other seeds
+PROBLEM = ("task", "variant", "preset", "data", "stage", "protocol")  # what runs in one table have in common
 RESAMPLES = 10_000
 
 
-def records(task: Task, runs: Runs) -> list[dict[str, Any]]:
-    """One record per member of `runs`, scored against the task's truth."""
+def records(task: Task, runs: Runs, stage: str = "run") -> list[dict[str, Any]]:
+    """One record per member of `runs`, scored against the task's truth; `stage` is one of STAGES."""
     rows = []
     for row in task.score(runs).to_dict("records"):
         known = {
-            "task": task.name, "variant": task.variant, "preset": task.preset, "data": task.origin,
-            "device": runs.device, **provenance(),
+            "task": task.name, "variant": task.variant, "preset": task.preset, "data": task.origin, "stage": stage,
+            "protocol": runs.protocol, "device": runs.device, **provenance(),
         }  # fmt: skip
         full = {**{str(k): v for k, v in row.items()}, **known}
         rows.append({name: _plain(full[name]) for name in FIELDS})
@@ -107,7 +110,9 @@ def read_records(path: Path) -> list[dict[str, Any]]:
 
 
 def summary(rows: Sequence[dict[str, Any]], baseline: str = "erm") -> pd.DataFrame:
-    """One row per task, variant, preset and label: medians over seeds, and the difference to a baseline.
+    """One row per problem and label: medians over seeds, and the difference to a baseline.
+
+    What runs of one problem have in common: task, variant, preset, data, stage and protocol.
 
     Diverged members count: they stay in the medians with the theta at which they were frozen, and in
     the column `diverged`.
@@ -117,13 +122,14 @@ def summary(rows: Sequence[dict[str, Any]], baseline: str = "erm") -> pd.DataFra
         baseline: label to compare with, paired by seed.
 
     Returns:
-        Columns: task, variant, preset, data, label, seeds, diverged, theta_error, q1, q3 (quartiles),
+        Columns: task, variant, preset, data, stage, protocol, label, seeds, diverged, theta_error, q1, q3 (quartiles),
         difference (median paired difference of theta_error to the baseline), low, high (95 % percentile
         bootstrap over seeds), val_loss, test_loss, seconds (medians).
     """
     out = []
     table = pd.DataFrame(rows)
-    for key, group in table.groupby(["task", "variant", "preset", "data"], sort=False):
+    table["protocol"] = [", ".join(f"{k} {v:g}" for k, v in protocol.items()) for protocol in table["protocol"]]
+    for key, group in table.groupby(list(PROBLEM), sort=False):
         reference = group[group["label"] == baseline].set_index("seed")["theta_error"]
         for label, members in group.groupby("label", sort=False):
             errors = members.set_index("seed")["theta_error"].astype(float)
@@ -134,7 +140,7 @@ def summary(rows: Sequence[dict[str, Any]], baseline: str = "erm") -> pd.DataFra
             q1, median, q3 = errors.quantile([0.25, 0.5, 0.75])
             out.append(
                 {
-                    **dict(zip(("task", "variant", "preset", "data"), key, strict=True)),
+                    **dict(zip(PROBLEM, key, strict=True)),
                     "label": label,
                     "seeds": len(members),
                     "diverged": int((members["status"] == "diverged").sum()),

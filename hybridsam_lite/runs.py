@@ -40,6 +40,7 @@ class Runs:
         members: list of `Member`.
         history: pandas table, one row per member and validation: step, train_loss, val_loss, theta.<name>.
         device: name of the device they were trained on.
+        protocol: steps, batch_size, lr, theta_lr and lr_end that `fit` was given.
     """
 
     def __init__(
@@ -49,9 +50,10 @@ class Runs:
         history: pd.DataFrame,
         sample_axis: int,
         device: str,
+        protocol: dict[str, float],
     ) -> None:
         self._template, self.members, self.history = template, members, history
-        self.sample_axis, self.device = sample_axis, device
+        self.sample_axis, self.device, self.protocol = sample_axis, device, protocol
 
     def __len__(self) -> int:
         return len(self.members)

@@ -20,7 +20,7 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -30,8 +30,12 @@ from scipy.stats import chi2, rankdata
 
 from hybridsam_lite.runs import Runs
 
-__all__ = ["Choice", "Selection", "select"]
+__all__ = ["Choice", "Selection", "select", "strongest"]
 
+AS_GOOD, EXACT = (
+    1.1,
+    0.01,
+)  # times the lowest loss; error over the target's standard deviation: no worse, to `strongest`
 USED = ("method", "label", "settings", "seed", "val_loss", "status")  # and the estimate of theta; nothing else
 STRENGTHS, UNLIKE = ("rho", "lam", "mu", "p"), ("aphynity", "pho")  # 0 is plain training, but for these methods
 SEEDS, FLAT = 3, 0.05  # fewer seeds show no spread; level of Friedman's test that no setting changes the loss
@@ -248,3 +252,32 @@ def _verdict(table: pd.DataFrame, seeds: int, p: float) -> tuple[list[str], floa
         f"theta's plateau includes {name}={both[-1]:g}: sd over seeds {spread[both[-1]]:.1%}",
         *(f"the loss turns up at {name}={v:g}" for v in corners),
     ], both[-1]
+
+
+def strongest(rows: Sequence[Mapping[str, Any]], labels: Sequence[str]) -> str:
+    """The strongest of `labels` that predicts as well as any: a choice that is never "undecided", for tables.
+
+    A setting predicts as well as any if none of its members diverged, and the median of its validation losses over
+    the seeds is at most 10 % above the lowest median in `rows`, or its median error is at most 1 % of the target's
+    standard deviation: better predictions than that are no reason for a weaker setting. If there is none, the
+    setting of lowest median loss. theta is not used at all.
+
+    Args:
+        rows: run records of one problem: these labels and, to compare with, plain training.
+        labels: from the weakest setting to the strongest.
+
+    >>> def row(label, loss): return {"label": label, "val_loss": loss, "metrics": {"val_nrmse": 1.0}, "status": "ok"}
+    >>> grid = [row("erm", 1.0), row("sam:rho=0.1", 1.05), row("sam:rho=0.2", 1.3)]
+    >>> strongest(grid, ["sam:rho=0.1", "sam:rho=0.2"])
+    'sam:rho=0.1'
+    """
+    loss: dict[str, float] = {}
+    error: dict[str, float] = {}
+    for label in {row["label"] for row in rows}:
+        mine = [row for row in rows if row["label"] == label]
+        sound = all(row["status"] != "diverged" and row["val_loss"] is not None for row in mine)
+        loss[label] = float(np.median([row["val_loss"] for row in mine])) if sound else math.inf
+        error[label] = float(np.median([row["metrics"]["val_nrmse"] for row in mine])) if sound else math.inf
+    best = min(loss.values())
+    good = [label for label in labels if loss[label] <= AS_GOOD * best or error[label] <= EXACT]
+    return good[-1] if good else min(labels, key=loss.__getitem__)

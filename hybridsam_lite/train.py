@@ -224,6 +224,7 @@ def fit(
         pd.DataFrame(history),
         axis,
         devices.name_of(where),
+        {"steps": steps, "batch_size": batch_size, "lr": lr, "theta_lr": theta_lr, "lr_end": lr_end},
     )
     lost = [f"{m.method.label} seed {m.seed} (step {m.steps})" for m in runs.members if m.status == "diverged"]
     if lost:

@@ -24,6 +24,9 @@ def test_records_hold_every_field_of_the_contract(rows):
         expected = np.mean([abs(row["theta_hat"][n] - row["theta_true"][n]) for n in row["theta_true"]])
         assert row["theta_error"] == pytest.approx(expected)
         assert row["versions"]["torch"]
+        assert row["protocol"] == {"steps": 2, "batch_size": 8, "lr": 1e-3, "theta_lr": 1e-2, "lr_end": 0.01}
+        assert row["stage"] == "run"
+        assert row["metrics"].keys() == {"val_nrmse", "test_nrmse", "network", "overlap"}
     assert [(r["label"], r["seed"]) for r in rows] == [("erm", 0), ("erm", 1), ("asam:rho=1", 0), ("asam:rho=1", 1)]
 
 
@@ -59,7 +62,8 @@ def test_missing_file_says_what_is_expected(tmp_path):
 
 
 def made_up(label, errors, status="ok"):
-    common = {"task": "t", "variant": "v", "preset": "full", "data": "simulated", "val_loss": 0.1, "test_loss": 0.2}
+    common = {"task": "t", "variant": "v", "preset": "full", "data": "simulated", "stage": "run", "val_loss": 0.1,
+              "protocol": {"steps": 10}, "test_loss": 0.2}  # fmt: skip
     return [
         {**common, "label": label, "seed": s, "theta_error": e, "status": status, "seconds": 1.0}
         for s, e in enumerate(errors)
@@ -74,6 +78,14 @@ def test_summary_counts_diverged_members_and_pairs_by_seed():
     assert table.loc["sam:rho=1", ["difference", "low", "high"]].tolist() == pytest.approx([-0.05] * 3)
     assert table.loc["x", "diverged"] == 1
     assert table.loc["x", "theta_error"] == 9.0  # stays in the statistics
+
+
+def test_summary_never_mixes_protocols_or_stages():
+    rows = made_up("erm", [0.1, 0.2, 0.3])
+    rows += [{**row, "protocol": {"steps": 10, "theta_lr": 0.1}} for row in rows] + [
+        {**row, "stage": "final"} for row in rows
+    ]
+    assert summary(rows)["seeds"].tolist() == [3, 3, 3]
 
 
 def test_bootstrap_covers_the_median_of_normal_differences():

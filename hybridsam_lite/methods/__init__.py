@@ -26,7 +26,7 @@ from hybridsam_lite.methods.sharpness import (
     SharpnessAware,
     UnnormalizedSAM,
 )
-from hybridsam_lite.methods.staged import SWA, EarlyStopping, TwoStage
+from hybridsam_lite.methods.staged import SWA, EarlyStopping, PhysicsOnly, TwoStage
 
 __all__ = [
     "ERM",
@@ -48,6 +48,7 @@ __all__ = [
     "OnlineOrthogonalization",
     "Orthogonality",
     "Outcome",
+    "PhysicsOnly",
     "Problem",
     "RandomPerturbation",
     "SharpnessAware",

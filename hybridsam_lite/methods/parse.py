@@ -27,12 +27,12 @@ from hybridsam_lite.methods.sharpness import (
     SharpnessAware,
     UnnormalizedSAM,
 )
-from hybridsam_lite.methods.staged import SWA, EarlyStopping, TwoStage
+from hybridsam_lite.methods.staged import SWA, EarlyStopping, PhysicsOnly, TwoStage
 
 __all__ = ["METHODS", "nearest", "parse_method"]
 
 METHODS: tuple[type[Method], ...] = (
-    *(ERM, WeightDecay, FunctionNorm, SharpnessAware),
+    *(ERM, PhysicsOnly, WeightDecay, FunctionNorm, SharpnessAware),
     *(JacobianNorm, Dropout, Aphynity, Orthogonality, OnlineOrthogonalization, TwoStage, EarlyStopping, SWA),
     *(FisherSAM, FunctionalSAM, UnnormalizedSAM, MomentumSAM, GroupSAM, RandomPerturbation, GradientNorm),
 )

@@ -12,7 +12,7 @@ import torch
 from hybridsam_lite.methods.base import Method, Moment, Names, Outcome, Problem
 from hybridsam_lite.sam import Tensors, partial_gradient
 
-__all__ = ["SWA", "EarlyStopping", "TwoStage"]
+__all__ = ["SWA", "EarlyStopping", "PhysicsOnly", "TwoStage"]
 
 
 @dataclass(frozen=True)
@@ -34,6 +34,33 @@ class EarlyStopping(Method):
     @property
     def stop_after(self) -> int | None:
         return self.patience
+
+
+@dataclass(frozen=True)
+class PhysicsOnly(Method):
+    """No network: all of phi is zero from the first step on, which switches an `hs.mlp` off; theta is fitted alone.
+
+    Where the physics lacks something, theta absorbs it: the projection that a vanishing network leads to.
+
+    Source: the scientific model as it is, the classical baseline.
+
+    >>> PhysicsOnly().label
+    'physics'
+    """
+
+    names: ClassVar[Names] = {"physics": {}}
+    needs_phi: ClassVar[bool] = True
+    needs_theta: ClassVar[bool] = True
+    switches_off: ClassVar[bool] = True
+
+    def gradients(self, problem: Problem, params: Tensors) -> tuple[Tensors, Outcome]:
+        zeros = {n: torch.zeros_like(params[n]) for n in problem.phi}
+        theta = [n for n in params if n not in zeros]
+        grads, (_, outcome) = partial_gradient(problem, {**params, **zeros}, theta, has_aux=True)
+        return {**zeros, **grads}, outcome
+
+    def settle(self, params: Tensors, state: Tensors, phi: Collection[str], moment: Moment) -> tuple[Tensors, Tensors]:
+        return {n: torch.zeros_like(p) if n in phi else p for n, p in params.items()}, state
 
 
 @dataclass(frozen=True)

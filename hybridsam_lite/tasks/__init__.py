@@ -10,19 +10,25 @@ from __future__ import annotations
 import os
 
 from hybridsam_lite.methods import nearest
-from hybridsam_lite.tasks import duffing, pendulum
+from hybridsam_lite.tasks import duffing, pendulum, wind_tunnel
 from hybridsam_lite.tasks.base import PRESETS, Task
 
 __all__ = ["PRESETS", "Task", "default_preset", "get", "names", "variants"]
 
-_MODULES = {"pendulum": pendulum, "duffing": duffing}
+_MODULES = {
+    "pendulum": pendulum,
+    "duffing": duffing,
+    "wind_tunnel": wind_tunnel,
+}
+DATA = ("stand-in", "real")  # of the tasks in MEASURED; the others are simulated
+_MEASURED = {"wind_tunnel": wind_tunnel}
 
 
 def names() -> list[str]:
     """Names of all tasks.
 
     >>> names()
-    ['pendulum', 'duffing']
+    ['pendulum', 'duffing', 'wind_tunnel']
     """
     return list(_MODULES)
 
@@ -43,7 +49,7 @@ def default_preset() -> str:
     return os.environ.get("HYBRIDSAM_PRESET") or "quick"
 
 
-def get(name: str, *, preset: str | None = None, variant: str | None = None) -> Task:
+def get(name: str, *, preset: str | None = None, variant: str | None = None, data: str | None = None) -> Task:
     """Build a task: its data, its model and how to train it.
 
     Args:
@@ -51,9 +57,11 @@ def get(name: str, *, preset: str | None = None, variant: str | None = None) -> 
         preset: "smoke" (seconds), "quick" (a minute or two on two cores) or "full" (the archived
             results); by default HYBRIDSAM_PRESET or "quick". It changes sizes, never the science.
         variant: see `variants(name)`.
+        data: "stand-in" (simulated in place of measurements, the default) or "real" (downloaded once), for the
+            tasks whose data were measured: wind_tunnel and light_tunnel.
 
     Raises:
-        ValueError: unknown name, preset or variant; the nearest known one is suggested.
+        ValueError: unknown name, preset, variant or data; the nearest known one is suggested.
 
     >>> task = get("pendulum", preset="smoke")
     >>> task.theta_true, len(task.train)
@@ -66,4 +74,12 @@ def get(name: str, *, preset: str | None = None, variant: str | None = None) -> 
     size = default_preset() if preset is None else preset
     if size not in PRESETS:
         raise ValueError(f"unknown preset {size!r}{nearest(size, PRESETS)}; expected one of: {', '.join(PRESETS)}")
+    if name in _MEASURED:
+        if data not in (None, *DATA):
+            raise ValueError(f"unknown data {data!r}{nearest(data, DATA)}; expected one of: {', '.join(DATA)}")
+        return _MEASURED[name].build(chosen, size, data or DATA[0])
+    if data is not None:
+        raise ValueError(
+            f"task {name!r} is simulated and takes no data; only {', '.join(_MEASURED)} have measured data"
+        )
     return _MODULES[name].build(chosen, size)

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -14,16 +15,28 @@ from scipy.integrate import solve_ivp
 from torch import Tensor, nn
 
 from hybridsam_lite.data import Data
-from hybridsam_lite.hybrid import as_prediction
+from hybridsam_lite.hybrid import Prediction, as_prediction
 from hybridsam_lite.methods import Method
 from hybridsam_lite.runs import Runs
+from hybridsam_lite.theta import Theta
 from hybridsam_lite.train import fit
 
-__all__ = ["PRESETS", "Task", "simulate", "windows"]
+__all__ = ["PRESETS", "Task", "mean_absolute_error", "simulate", "windows"]
 
 PRESETS = ("smoke", "quick", "full")
+CHUNK = 500  # test samples predicted at once: images are large
 
 Array = NDArray[np.floating[Any]]
+Named = dict[str, Tensor]
+
+
+def mean_absolute_error(estimates: Named, truths: Named) -> float:
+    """Mean over components of |estimate - truth|, each averaged over the samples if theta is amortized.
+
+    >>> mean_absolute_error({"k": torch.tensor([1.0, 3.0])}, {"k": torch.tensor([1.0, 2.0])})
+    0.5
+    """
+    return float(torch.stack([(estimates[n] - truths[n]).abs().mean() for n in truths]).mean())
 
 
 @dataclass(frozen=True)
@@ -41,6 +54,8 @@ class Task:
         training: keyword arguments of `hs.fit`.
         origin: "simulated", "real" or "stand-in".
         listed: the value that a public listing gives for the paper's result, if any.
+        error: (estimates, truths), dicts from name to tensors of equal shapes -> theta_error.
+        metrics: (prediction on the test samples, task) -> further numbers for the records.
     """
 
     name: str
@@ -55,6 +70,8 @@ class Task:
     training: dict[str, Any]
     origin: str = "simulated"
     listed: float | None = None
+    error: Callable[[Named, Named], float] = mean_absolute_error
+    metrics: Callable[[Prediction, Task], dict[str, float]] | None = None
     notes: str = field(default="", repr=False)
 
     def fit(self, methods: Sequence[Method | str], seeds: Iterable[int], **changes: Any) -> Runs:
@@ -68,36 +85,86 @@ class Task:
             **{**self.training, **changes},
         )
 
-    @torch.no_grad()
-    def score(self, runs: Runs) -> pd.DataFrame:
-        """`runs.frame` with theta_hat, theta_true, theta_error and test_loss.
+    def with_truth(self) -> Task:
+        """The same task with theta fixed at its true value: what the hybrid predicts when it knows the science.
 
-        theta_error is the mean of |theta_hat - theta_true| over components (and, if theta is amortized,
-        over the test samples; theta_hat and theta_true then hold the means).
+        Raises:
+            ValueError: if theta is amortized; an encoder's output cannot be fixed.
         """
+        amortized = [name for name, value in self.theta_true.items() if isinstance(value, Tensor) and value.ndim]
+        if amortized:
+            raise ValueError(f"{self.name}: theta {amortized[0]!r} is inferred for each sample and cannot be fixed")
+
+        def model() -> nn.Module:
+            built = self.model()
+            for module in built.modules():
+                if isinstance(module, Theta):
+                    module.set(**self.theta_true).requires_grad_(False)
+            return built
+
+        return replace(self, model=model)
+
+    def score(self, runs: Runs) -> pd.DataFrame:
+        """`runs.frame` with theta_hat, theta_true, theta_error, test_loss and metrics.
+
+        theta_error is `error` of the estimates; by default the mean of |theta_hat - theta_true| over
+        components (and, if theta is amortized, over the test samples; theta_hat and theta_true then hold
+        the means). metrics holds val_nrmse and test_nrmse (root mean squared error over the standard
+        deviation of all entries of the target), network and overlap (means over the test samples of
+        |f_nn|^2 and f_sci f_nn, if the prediction has these parts), and what the task adds.
+        """
+        scale = {part: float(data.target.var(correction=0)) for part, data in (("val", self.val), ("test", self.test))}
         rows = []
         for i in range(len(runs)):
-            model = runs.model(i)
-            prediction = as_prediction(model(self.test.inputs))
-            loss = ((prediction.value.movedim(runs.sample_axis, 0) - self.test.target) ** 2).mean()
-            found: dict[str, Any] = {**runs.theta(i), **(prediction.theta or {})}
-            estimates = {n: torch.as_tensor(found[n], dtype=torch.float64) for n in self.theta_true}
+            prediction = self.predict(runs.model(i), runs.sample_axis)
+            loss = float(((prediction.value - self.test.target) ** 2).mean())
             truths = {n: torch.as_tensor(v, dtype=torch.float64) for n, v in self.theta_true.items()}
-            for n in truths:
-                if truths[n].ndim and estimates[n].numel() != truths[n].numel():
+            found: dict[str, Any] = {**runs.theta(i), **(prediction.theta or {})}
+            estimates = {n: torch.as_tensor(found[n], dtype=torch.float64) for n in truths}
+            for n, truth in truths.items():
+                if truth.ndim and estimates[n].numel() != truth.numel():
                     raise ValueError(
-                        f"{self.name}: theta {n!r} has {estimates[n].numel()} estimates for {truths[n].numel()} truths"
+                        f"{self.name}: theta {n!r} has {estimates[n].numel()} estimates for {truth.numel()} truths"
                     )
-            errors = [(estimates[n].reshape(truths[n].shape) - truths[n]).abs().mean() for n in truths]
+                estimates[n] = estimates[n].reshape(truth.shape)
+            metrics = {
+                "val_nrmse": math.sqrt(runs.members[i].val_loss / scale["val"]),
+                "test_nrmse": math.sqrt(loss / scale["test"]),
+            }
+            if prediction.network is not None:
+                metrics["network"] = float((prediction.network**2).mean())
+                if prediction.physics is not None and prediction.physics.shape == prediction.network.shape:
+                    metrics["overlap"] = float((prediction.network * prediction.physics).mean())
+            if self.metrics is not None:
+                metrics.update(self.metrics(prediction, self))
             rows.append(
                 {
                     "theta_true": {n: float(v.mean()) for n, v in truths.items()},
                     "theta_hat": {n: float(v.mean()) for n, v in estimates.items()},
-                    "theta_error": float(torch.stack(errors).mean()),
-                    "test_loss": float(loss),
+                    "theta_error": self.error(estimates, truths),
+                    "test_loss": loss,
+                    "metrics": metrics,
                 }
             )
         return pd.concat([runs.frame, pd.DataFrame(rows)], axis=1)
+
+    @torch.no_grad()
+    def predict(self, model: nn.Module, sample_axis: int = 0) -> Prediction:
+        """The model's prediction for all test samples, the sample axis first, on the CPU."""
+        parts = [
+            as_prediction(model(self.test.take(index).inputs)) for index in torch.arange(len(self.test)).split(CHUNK)
+        ]
+
+        def join(tensors: Sequence[Tensor | None], axis: int) -> Tensor | None:
+            return None if any(x is None for x in tensors) else torch.cat(list(tensors), axis)  # type: ignore[arg-type]
+
+        value = torch.cat([p.value for p in parts], sample_axis).movedim(sample_axis, 0)
+        theta = None if parts[0].theta is None else {
+            n: torch.cat([p.theta[n] for p in parts if p.theta is not None]) for n in parts[0].theta
+        }  # fmt: skip
+        return Prediction(
+            value, join([p.network for p in parts], sample_axis), join([p.physics for p in parts], sample_axis), theta
+        )
 
 
 def simulate(

@@ -39,11 +39,11 @@ DT, POINTS, WINDOW, NOISE = 0.1, 101, 20, 0.01
 
 SERIES = {"smoke": (2, 1, 1), "quick": (25, 10, 25), "full": (50, 25, 50)}
 STRIDE = {"smoke": 20, "quick": 5, "full": 1}
-WIDTH = {"smoke": 8, "quick": 32, "full": 64}
+WIDTH = {"smoke": 8, "quick": 32, "full": 32}
 TRAINING: dict[str, dict[str, Any]] = {
     "smoke": {"steps": 10, "batch_size": 8},
     "quick": {"steps": 1200, "batch_size": 32},
-    "full": {"steps": 8000, "batch_size": 64},
+    "full": {"steps": 5000, "batch_size": 32},
 }
 
 

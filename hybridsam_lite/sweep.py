@@ -1,0 +1,235 @@
+"""Sweeps: the two stages behind the book's tables, cut into jobs that can be stopped, resumed and run side by side.
+
+tune    every method at each setting of its grid, on the tuning seeds; the methods in CURVES on two more, for the
+        curve of theta over the setting.
+final   for each method the setting that `select.strongest` takes, from the validation losses of the tuning seeds
+        alone, on fresh seeds; beside it physics alone, plain training, also with twice the steps, and the oracle.
+
+A job is one call of `fit`. While it runs, its checkpoint lies in OUT/.sweep; its records go to OUT/<task>.jsonl, and
+a member that is there is not run again. So a sweep may be stopped at any time, repeated, and extended.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import shutil
+from collections.abc import Iterable, Sequence
+from concurrent.futures import Future, ProcessPoolExecutor, as_completed
+from contextlib import ExitStack
+from dataclasses import dataclass
+from multiprocessing import get_context
+from pathlib import Path
+from typing import Any
+
+from tqdm.auto import tqdm
+
+from hybridsam_lite import tasks
+from hybridsam_lite.checks import mean_squared_error, probe
+from hybridsam_lite.device import kept_random_state
+from hybridsam_lite.methods import SharpnessAware, nearest, parse_method
+from hybridsam_lite.results import provenance, read_records, records, write_records
+from hybridsam_lite.select import strongest
+from hybridsam_lite.tasks import Task
+
+__all__ = ["CORE", "GRIDS", "Job", "sweep"]
+
+_RHO, _RELATIVE = (0.01, 0.02, 0.05, 0.1, 0.2, 0.5), (0.1, 0.2, 0.5, 1, 2, 5)
+_LAM = (1e-6, 1e-5, 1e-4, 1e-3, 1e-2, 1e-1)
+_PATTERNS: dict[str, tuple[str, Sequence[float]]] = {
+    "wd": ("wd:lam={}", _LAM),
+    "fn": ("fn:mu={}", _LAM),
+    "sam": ("sam:rho={}", _RHO),
+    "sam on all": ("sam:rho={},perturb=all", _RHO),
+    "asam": ("asam:rho={}", _RELATIVE),
+    "dropout": ("dropout:p={}", (0.01, 0.02, 0.05, 0.1, 0.2, 0.4)),
+    "jac": ("jac:mu={}", _LAM),
+    "orth": ("orth:mu={}", (1e-4, 1e-3, 1e-2, 1e-1, 1, 10)),
+    "aphynity": ("aphynity:tau={}", (1e-3, 1e-2, 1e-1, 1, 10, 100)),
+    "usam": ("usam:rho={}", _RHO),
+    "fisher": ("fisher:rho={}", _RHO),
+    "funcsam": ("funcsam:rho={}", _RHO),
+    "gnorm": ("gnorm:mu={}", _RHO),
+    "msam": ("msam:rho={}", _RHO),
+    "noise": ("noise:rho={}", _RHO),
+}
+GRIDS = {name: [parse_method(pattern.format(x)).label for x in grid] for name, (pattern, grid) in _PATTERNS.items()}
+CORE = ("wd", "fn", "sam", "sam on all", "asam")
+PLAIN = ("physics", "erm", "erm:steps=2")
+ORACLE = "oracle"
+CURVES = ("erm", "wd", "sam", "asam")
+TUNING, CURVE, FINAL = (0, 1, 2), (3, 4), tuple(range(10, 20))
+STACK = 40  # members of one job at most: more are no faster on a CPU
+
+Row = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Job:
+    """One call of `fit`: some methods of one task on some seeds."""
+
+    task: str
+    variant: str
+    preset: str
+    data: str | None
+    stage: str
+    labels: tuple[str, ...]
+    seeds: tuple[int, ...]
+
+    @property
+    def name(self) -> str:
+        """A folder name, the same for the same job."""
+        text = json.dumps([self.variant, self.preset, self.data, self.stage, self.labels, self.seeds])
+        return f"{self.task}-{hashlib.sha256(text.encode()).hexdigest()[:12]}"
+
+    def cost(self) -> float:
+        """In gradients per step of one member."""
+        methods = [parse_method(label) for label in self.labels if label != ORACLE]
+        return len(self.seeds) * sum(m.effort * (2 if isinstance(m, SharpnessAware) else 1) for m in methods) or 1.0
+
+    def build(self) -> Task:
+        """Its task."""
+        return tasks.get(self.task, preset=self.preset, variant=self.variant, data=self.data)
+
+    def run(self, folder: Path, device: str = "auto") -> list[Row]:
+        """Train, going on from the checkpoint in `folder` if there is one; returns the records."""
+        task, oracle = self.build(), self.labels == (ORACLE,)
+        place = folder / self.name
+        runs = (task.with_truth() if oracle else task).fit(
+            ["erm"] if oracle else self.labels,
+            self.seeds,
+            device=device,
+            checkpoint=place,
+            resume=place.exists(),
+            progress=False,
+        )
+        rows = records(task, runs, self.stage)
+        return [{**row, "method": ORACLE, "label": ORACLE} for row in rows] if oracle else rows
+
+
+def sweep(
+    task: str,
+    *,
+    out: Path,
+    variant: str | None = None,
+    preset: str | None = None,
+    data: str | None = None,
+    methods: Sequence[str] = CORE,
+    seeds: Sequence[int] = FINAL,
+    device: str = "auto",
+    processes: int = 1,
+    progress: bool = True,
+) -> list[Row]:
+    """Run both stages of a task; what OUT already holds is not run again.
+
+    Args:
+        task, variant, preset, data: as in `tasks.get`.
+        out: folder of the records; made if it is not there.
+        methods: names of GRIDS; those that cannot train this model are left out.
+        seeds: of the final stage; the tuning seeds 0 to 4 are not allowed.
+        device: as in `fit`.
+        processes: jobs at a time; each uses one CPU thread.
+        progress: show a bar with the time that is left.
+
+    Returns:
+        All records of this task and variant, at this preset and on these data.
+
+    Raises:
+        ValueError: for unknown names, or seeds that were used for tuning.
+    """
+    unknown = [name for name in methods if name not in GRIDS]
+    if unknown:
+        raise ValueError(
+            f"unknown method {unknown[0]!r}{nearest(unknown[0], GRIDS)}; a sweep knows: {', '.join(GRIDS)}"
+        )
+    if shared := sorted(set(seeds) & {*TUNING, *CURVE}):
+        raise ValueError(f"seed {shared[0]} is a tuning seed; the final seeds must be others, 10:20 for example")
+    built = tasks.get(task, preset=preset, variant=variant, data=data)
+    out.mkdir(parents=True, exist_ok=True)
+    provenance()
+    fixable = _has_global_theta(built)  # if not, all trainable parameters are phi
+    apt = [n for n in methods if _applies(built, GRIDS[n][0]) and (fixable or n != "sam on all")]
+    plain = [label for label in PLAIN if _applies(built, label)]
+    source = None if built.origin == "simulated" else built.origin
+
+    def job(stage: str, labels: Iterable[str], chosen: Iterable[int]) -> Job:
+        return Job(built.name, built.variant, built.preset, source, stage, tuple(labels), tuple(chosen))
+
+    tune = [job("tune", ["erm"], TUNING), *(job("tune", GRIDS[name], TUNING) for name in apt)]
+    tune += [job("tune", ["erm"] if name == "erm" else GRIDS[name], CURVE) for name in CURVES if name in ("erm", *apt)]
+    _run(tune, built, out, device, processes, progress)
+    rows = [row for row in _here(built, out) if row["stage"] == "tune" and row["seed"] in TUNING]
+    erm = [row for row in rows if row["label"] == "erm"]
+    final = [job("final", [label], seeds) for label in plain]
+    for name in apt:
+        mine = [row for row in rows if row["label"] in GRIDS[name]]
+        final.append(job("final", [strongest([*erm, *mine], GRIDS[name])], seeds))
+    if fixable:
+        final.append(job("final", [ORACLE], seeds))
+    _run(final, built, out, device, processes, progress)
+    return _here(built, out)
+
+
+def _applies(task: Task, label: str) -> bool:
+    with kept_random_state():
+        try:
+            probe([task.model()], task.train, mean_squared_error, [parse_method(label)])
+        except ValueError:
+            return False
+    return True
+
+
+def _has_global_theta(task: Task) -> bool:
+    try:
+        task.with_truth()
+    except ValueError:
+        return False
+    return True
+
+
+def _here(task: Task, out: Path) -> list[Row]:
+    """The records in OUT of this task, variant, preset and data, and with the task's protocol."""
+    file = out / f"{task.name}.jsonl"
+    problem = {"variant": task.variant, "preset": task.preset, "data": task.origin}
+    rows = read_records(file) if file.exists() else []
+    return [
+        row
+        for row in rows
+        if all(row[k] == v for k, v in problem.items()) and task.training.items() <= row["protocol"].items()
+    ]
+
+
+def _run(jobs: list[Job], task: Task, out: Path, device: str, processes: int, progress: bool) -> None:
+    """Run what is not in OUT yet, and add it to OUT as it gets done."""
+    done = {(row["stage"], row["label"], row["seed"]) for row in _here(task, out)}
+    missing = [small for job in jobs for small in _split(job, done)]
+    folder, file = out / ".sweep", out / f"{task.name}.jsonl"
+    folder.mkdir(exist_ok=True)
+    with ExitStack() as context:
+        pool = context.enter_context(ProcessPoolExecutor(max(1, processes), mp_context=get_context("spawn")))
+        bar = context.enter_context(
+            tqdm(total=sum(job.cost() for job in missing), disable=not progress, unit="gradient", dynamic_ncols=True)
+        )
+        bar.set_description(f"{task.name} {task.variant}, {jobs[0].stage}")
+        waiting: dict[Future[list[Row]], Job] = {pool.submit(job.run, folder, device): job for job in missing}
+        for future in as_completed(waiting):
+            rows, job = future.result(), waiting[future]
+            write_records(file, [*(read_records(file) if file.exists() else []), *rows])
+            shutil.rmtree(folder / job.name, ignore_errors=True)
+            bar.update(job.cost())
+
+
+def _split(job: Job, done: set[tuple[str, str, int]]) -> list[Job]:
+    """The members of a job that are missing, in jobs of at most STACK members."""
+    by_seeds: dict[tuple[int, ...], list[str]] = {}
+    for label in job.labels:
+        missing = tuple(seed for seed in job.seeds if (job.stage, label, seed) not in done)
+        if missing:
+            by_seeds.setdefault(missing, []).append(label)
+    small = []
+    for seeds, labels in by_seeds.items():
+        step = max(1, STACK // len(seeds))
+        for k in range(0, len(labels), step):
+            part = tuple(labels[k : k + step])
+            small.append(Job(job.task, job.variant, job.preset, job.data, job.stage, part, seeds))
+    return small
