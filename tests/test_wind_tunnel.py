@@ -65,7 +65,7 @@ def test_the_hatch_is_a_gain():
 
 def test_physics_alone_is_biased_on_the_stand_in():
     """Least squares for each curve: 0.25 of the range, no better than the constant one half."""
-    curves, fans, hatch = tunnel.stand_in(1500, 23)
+    curves, fans, hatch = tunnel.stand_in(1500, 23).values()
     b = fans - fans[:, :1]
     gain = (curves * b).sum(1) / (b * b).sum(1)
     found = np.clip((1 - tunnel.R0 - gain) / tunnel.BETA, 0, 1)
@@ -74,9 +74,8 @@ def test_physics_alone_is_biased_on_the_stand_in():
 
 
 def test_stand_in_is_reproducible_and_noisy():
-    curves, _, hatch = tunnel.stand_in(400, 5)
-    again, _, _ = tunnel.stand_in(400, 5)
-    assert np.array_equal(curves, again)
+    curves, _, hatch = tunnel.stand_in(400, 5).values()
+    assert np.array_equal(curves, tunnel.stand_in(400, 5)["curves"])
     assert not curves[:, 0].any()
     assert 0 <= hatch.min() < 0.02 < 0.98 < hatch.max() <= 1
     # A reading's noise and the first one's: the variance around the mean curve of equal hatches is twice 0.2^2.
@@ -92,7 +91,7 @@ def test_models_tell_what_the_physics_and_the_network_did(variant):
     assert prediction.value.shape == (20, 50)
     assert prediction.theta["hatch"].shape == (20,)
     assert bool(((prediction.theta["hatch"] > 0) & (prediction.theta["hatch"] < 1)).all())
-    assert (prediction.network is None) == (variant == "nested")
+    assert (prediction.network is None) == variant.startswith("nested")
     if variant == "residual":
         torch.testing.assert_close(prediction.value, prediction.physics + prediction.network)
 
@@ -101,3 +100,29 @@ def test_penalties_on_the_network_refuse_the_nested_model():
     task = hs.tasks.get("wind_tunnel", preset="smoke", variant="nested")
     with pytest.raises(ValueError, match="FunctionNorm cannot train WindTunnel"):
         task.fit(["fn:mu=0.1"], seeds=[0], progress=False)
+
+
+def test_the_linear_path_starts_as_the_identity():
+    """Before training, the prediction is the physics, up to the small output layer of the network."""
+    task = hs.tasks.get("wind_tunnel", preset="smoke", variant="nested-linear")
+    model = task.model()
+    torch.nn.init.zeros_(model.net[-1].weight)
+    torch.nn.init.zeros_(model.net[-1].bias)
+    prediction = model(task.test.inputs)
+    torch.testing.assert_close(prediction.value, prediction.physics, rtol=1e-5, atol=1e-4)
+
+
+def test_real_data_go_the_same_way(monkeypatch):
+    """Impulses as the loader returns them: the task takes the same physics, differences and units."""
+    t, load_in, load_out = tunnel.impulse()
+    hatch = np.linspace(0, 45, 90)
+    pressure = 101325 + tunnel.tunnel_pressure(hatch[:, None] / 45, fans())
+    repeated = {name: np.tile(x, (90, 1)) for name, x in (("load_in", load_in), ("load_out", load_out), ("time", t))}
+    real = {"hatch": hatch, "pressure_downwind": pressure, "pressure_ambient": np.full((90, 50), 101325.0), **repeated}
+    monkeypatch.setattr(tunnel.chambers, "impulses", lambda: real)
+    monkeypatch.setitem(tunnel.SAMPLES, "smoke", (50, 20, 20))
+    task = hs.tasks.get("wind_tunnel", preset="smoke", variant="residual", data="real")
+    assert task.origin == "real"
+    assert [len(part) for part in (task.train, task.val, task.test)] == [50, 20, 20]
+    physics = tunnel.tunnel_pressure(task.theta_true["hatch"].numpy()[:, None], task.test.inputs["fans"].numpy())
+    assert task.test.target.numpy() == pytest.approx(physics - physics[:, :1], abs=1e-4)  # single precision of 17 Pa

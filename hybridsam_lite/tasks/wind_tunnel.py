@@ -6,7 +6,8 @@ only: any gain of a network explains H away exactly. theta = H / 45 degrees is i
 (amortized), and nobody tells the model its true value.
 
 residual  y = y_sci + f_nn(y_sci, z): the network is added to the physics.
-nested    y = f_nn(y_sci, z): the physics is the network's input, and no penalty on its output is possible.
+nested    y = f_nn(y_sci, z): the physics is the network's input, and no penalty on its output is possible. What
+          flatness makes of the hatch then depends on how f_nn is parametrized; two more variants show how.
 
 Physics: models A1 (speed at the start), A2 (speed), C3 (pressure) of Gamella, Bühlmann and Peters, Causal chambers
 as a real-world physical testbed for AI methodology, Nature Machine Intelligence 2025 (arXiv 2404.11341). The hybrid
@@ -24,11 +25,14 @@ from torch import Tensor, nn
 
 from hybridsam_lite.data import Data
 from hybridsam_lite.hybrid import HybridModel, Prediction, mlp
+from hybridsam_lite.tasks import chambers
 from hybridsam_lite.tasks.base import Array, Task
 
 VARIANTS = {
     "nested": "the network acts on the physics' output; theta = hatch for each impulse (amortized)",
     "residual": "the network is added to the physics' output",
+    "nested-centered": "nested; the network sees deviations from the mean curve",
+    "nested-linear": "nested-centered, with a linear path beside the network that starts as the identity",
 }
 
 L_MIN = 0.1  # the load below which a fan keeps its speed
@@ -43,7 +47,6 @@ NOISE = 0.2  # Pa, of one sensor reading
 DURATION, POINTS, SUBSTEPS = 7.58541261, 50, 100  # s; readings; Euler steps between two readings
 LOAD_OUT, IMPULSE = 0.5, (5, 25)  # the intake fan is at full load from the first index to the second, else at 0.01
 CODES = 4
-UNIT = 4.0  # Pa: what networks see as 1
 
 # The stand-in's fans and sensor are not the physics': exponent of the torque, coupling of the fans, lag in seconds.
 STAND_IN_EXPONENT, STAND_IN_COUPLING, STAND_IN_LAG = 2.0, 0.05, 0.15
@@ -63,24 +66,41 @@ class WindTunnel(HybridModel):
     Inputs: pressure (sample, 50) in Pa, minus its first reading; fans (sample, 50) in Pa, the pressure that the fans
     would build up if no air could flow. Prediction: the pressure curves again, (sample, 50); theta "hatch" (sample,)
     as a share of 45 degrees.
+
+    Args:
+        nested: network of physics, or physics plus network.
+        center, unit: a curve (50,) and a pressure in Pa: networks see and return (curve - center) / unit.
+        linear: add a linear path to the network that starts as the identity of the physics' output.
+        width: of the hidden layers.
     """
 
-    def __init__(self, nested: bool, width: int = 64) -> None:
+    center: Tensor
+
+    def __init__(self, nested: bool, center: Tensor, unit: float, linear: bool = False, width: int = 64) -> None:
         super().__init__()
-        self.nested = nested
+        self.nested, self.unit = nested, unit
+        self.register_buffer("center", center)
         self.encoder = mlp(POINTS, [width, width], 1 + CODES, activation=nn.SiLU, last_scale=1.0)
-        self.net = mlp(POINTS + CODES, [width, width], POINTS, activation=nn.SiLU, last_scale=1.0 if nested else 0.1)
+        starts_small = linear or not nested
+        self.net = mlp(
+            POINTS + CODES, [width, width], POINTS, activation=nn.SiLU, last_scale=0.1 if starts_small else 1.0
+        )
+        self.linear = nn.Linear(POINTS + CODES, POINTS) if linear else None
+        if self.linear is not None:
+            nn.init.eye_(self.linear.weight)
+            nn.init.zeros_(self.linear.bias)
 
     def forward(self, inputs: dict[str, Tensor]) -> Prediction:
         """Encode, simulate, correct."""
-        code = self.encoder(inputs["pressure"] / UNIT)
+        code = self.encoder((inputs["pressure"] - self.center) / self.unit)
         hatch = torch.sigmoid(code[:, :1])
         y = tunnel_pressure(hatch, inputs["fans"])
         y = y - y[:, :1]
-        output = UNIT * self.net(torch.cat([y / UNIT, code[:, 1:]], -1))
+        seen = torch.cat([(y - self.center) / self.unit, code[:, 1:]], -1)
+        output = self.unit * (self.net(seen) if self.linear is None else self.net(seen) + self.linear(seen))
         theta = {"hatch": hatch[:, 0]}
         if self.nested:
-            return Prediction(output, physics=y, theta=theta)
+            return Prediction(self.center + output, physics=y, theta=theta)
         return Prediction(y + output, network=output, physics=y, theta=theta)
 
 
@@ -124,12 +144,12 @@ def impulse() -> tuple[Array, Array, Array]:
     return np.linspace(0, DURATION, POINTS), load_in, np.full(POINTS, LOAD_OUT)
 
 
-def stand_in(count: int, seed: int) -> tuple[Array, Array, Array]:
+def stand_in(count: int, seed: int) -> chambers.Arrays:
     """Simulated impulses in place of the real data.
 
     Returns:
-        Pressure curves minus their first reading (impulse, 50) in Pa; the physics' fans (impulse, 50) in Pa; the
-        hatch (impulse,) as a share of 45 degrees. The curves come from other fans than the physics knows (torque
+        curves: pressures minus the first reading (impulse, 50) in Pa; fans: the physics' (impulse, 50) in Pa; hatch
+        (impulse,) as a share of 45 degrees. The curves come from other fans than the physics knows (torque
         that grows with the square of the load, and fans that drag each other along) and from a sensor that lags.
     """
     generator = np.random.default_rng(seed)
@@ -143,19 +163,24 @@ def stand_in(count: int, seed: int) -> tuple[Array, Array, Array]:
         shown.append(keep * shown[-1] + (1 - keep) * pressure[:, i])
     curves = np.stack(shown, axis=1) + NOISE * generator.standard_normal((count, POINTS))
     fans = fan_pressure(fan_speed(load_in, t), fan_speed(load_out, t))
-    return curves - curves[:, :1], np.broadcast_to(fans, curves.shape), hatch
-
-
-def _as_data(curves: Array, fans: Array) -> Data:
-    pressure = torch.as_tensor(curves, dtype=torch.float32)
-    return Data({"pressure": pressure, "fans": torch.tensor(fans, dtype=torch.float32)}, pressure)
+    return {"curves": curves - curves[:, :1], "fans": np.broadcast_to(fans, curves.shape), "hatch": hatch}
 
 
 def build(variant: str, preset: str, data: str = "stand-in") -> Task:
-    """The task of a variant at a preset, on the stand-in or the real data."""
-    parts = [stand_in(n, seed) for n, seed in zip(SAMPLES[preset], (21, 22, 23), strict=True)]
-    train, val, test = (_as_data(curves, fans) for curves, fans, _ in parts)
-    nested, width = variant == "nested", WIDTH[preset]
+    """The task of a variant at a preset, with the simulated stand-in or with real data.
+
+    Raises:
+        RealDataError: if data="real" and it cannot be had.
+    """
+    counts = SAMPLES[preset]
+    if chambers.origin(data) == "real":
+        parts = chambers.split(measured(), counts)
+    else:
+        parts = [stand_in(n, seed) for n, seed in zip(counts, (21, 22, 23), strict=True)]
+    train, val, test = (_as_data(part) for part in parts)
+    composition, _, form = variant.partition("-")
+    center = train.target.mean(0) if form else torch.zeros(POINTS)
+    unit = float((train.target - center).std())
     return Task(
         name="wind_tunnel",
         variant=variant,
@@ -163,10 +188,24 @@ def build(variant: str, preset: str, data: str = "stand-in") -> Task:
         train=train,
         val=val,
         test=test,
-        model=lambda: WindTunnel(nested, width),
-        theta_true={"hatch": torch.as_tensor(parts[2][2])},
+        model=lambda: WindTunnel(composition == "nested", center, unit, form == "linear", WIDTH[preset]),
+        theta_true={"hatch": torch.as_tensor(parts[2]["hatch"])},
         units={"hatch": "of 45 degrees"},
         training=TRAINING[preset],
-        origin="stand-in",
+        origin=data,
         listed=0.019,
+        notes=chambers.note("wind_tunnel", data),
     )
+
+
+def measured() -> chambers.Arrays:
+    """The real impulses, in the form of `stand_in`; the physics' fans follow each impulse's own loads and times."""
+    real = chambers.impulses()
+    curves = real["pressure_downwind"] - real["pressure_downwind"][:, :1]
+    speed_in, speed_out = (fan_speed(real[f"load_{fan}"], real["time"]) for fan in ("in", "out"))
+    return {"curves": curves, "fans": fan_pressure(speed_in, speed_out), "hatch": real["hatch"] / OPEN}
+
+
+def _as_data(part: chambers.Arrays) -> Data:
+    pressure = torch.tensor(part["curves"], dtype=torch.float32)
+    return Data({"pressure": pressure, "fans": torch.tensor(part["fans"], dtype=torch.float32)}, pressure)
