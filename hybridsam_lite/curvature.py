@@ -65,6 +65,7 @@ def spectrum(
     """
     if form not in ("auto", "hessian", "gauss-newton"):
         raise ValueError(f"form must be 'auto', 'hessian' or 'gauss-newton', got {form!r}")
+    _check_counts(probes=probes, steps=steps)
     vector = at.vector(role)
     if form == "auto":
         form = "gauss-newton" if at.interpolates else "hessian"
@@ -187,6 +188,7 @@ def sharpness(
     0.01
     """
     check_radius(rho)
+    _check_counts(steps=steps, draws=draws, starts=starts)
     vector, scale = at.vector(role), at.scale(role, adaptive)
     generator = torch.Generator().manual_seed(seed)
 
@@ -215,6 +217,12 @@ def sharpness(
     error = (rise.std() / draws**0.5).item() if draws > 1 else math.nan
     gap = max(*found, one_step, at.value) - at.value
     return Sharpness(role, rho, adaptive, gap, one_step - at.value, rise.mean().item(), error)
+
+
+def _check_counts(**counts: int) -> None:
+    for name, value in counts.items():
+        if not (isinstance(value, int) and value > 0):
+            raise ValueError(f"{name} must be a positive integer, got {value!r}")
 
 
 def check_radius(rho: float) -> None:

@@ -20,7 +20,7 @@ from hybridsam_lite.checks import LossFunction, mean_squared_error
 from hybridsam_lite.curvature import Gradients, Sharpness, Spectrum, check_radius, gradients, sharpness, spectrum
 from hybridsam_lite.data import Data, Inputs, as_data
 from hybridsam_lite.device import kept_random_state
-from hybridsam_lite.hybrid import as_prediction
+from hybridsam_lite.hybrid import as_prediction, check_initialized, unwrapped
 from hybridsam_lite.information import Information, Shares, information, shares
 from hybridsam_lite.landscape import Landscape
 from hybridsam_lite.likelihood import Profile, find, profile
@@ -138,11 +138,22 @@ def diagnose(
     >>> report.verdicts[0].determined                                         # w x can be k x
     False
     """
+    if isinstance(model, nn.Module):
+        model = unwrapped(model)  # compiled code has no second derivatives
+        check_initialized(model, "diagnose")
     at = Landscape(model, data, theta=theta, loss=loss, dtype=dtype)
     check_radius(rho)
     for name in profiles or ():
         find(at, name)
-    found = information(at, lam=lam)
+    try:
+        found = information(at, lam=lam)
+    except RuntimeError as error:
+        if not any(word in str(error) for word in ("derivative", "backward")):
+            raise
+        raise RuntimeError(
+            f"diagnose: {type(model).__name__} has no second derivatives: {error}; replace or unwrap the part of the "
+            "model that is named here"
+        ) from error
     labels = [e.label for e, seen in zip(at.entries, found.influence, strict=True) if seen]
     curves = {name: profile(at, name, steps=steps) for name in (labels if profiles is None else profiles)}
     return Report(

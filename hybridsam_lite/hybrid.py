@@ -6,6 +6,8 @@ Every trainable parameter of a model has exactly one role. Parameters inside a `
 
 from __future__ import annotations
 
+import math
+import re
 from collections.abc import Sequence
 from itertools import pairwise
 from typing import Any, NamedTuple
@@ -15,7 +17,9 @@ from torch import Tensor, nn
 
 from hybridsam_lite.theta import Theta
 
-__all__ = ["HybridModel", "Prediction", "as_prediction", "mlp", "roles"]
+__all__ = ["HybridModel", "Prediction", "as_prediction", "check_initialized", "mlp", "roles"]
+
+WRAPPING = re.compile(r"\b(_orig_mod|module|parametrizations)\.|\.original\d*$")
 
 
 class Prediction(NamedTuple):
@@ -102,15 +106,22 @@ def roles(model: nn.Module, theta: Sequence[str] = ()) -> dict[str, str]:
     Args:
         model: any module; a `HybridModel` or a plain one.
         theta: further names (or prefixes of names: submodules) that are theta, for models that were
-            not written with `hs.Theta`.
+            not written with `hs.Theta`. What `torch.compile`, `DataParallel` and parametrizations add
+            to a name may be left out.
 
     Raises:
         ValueError: if a parameter has two roles, or a name in `theta` matches no parameter.
+        TypeError: if `model` is no module, or `theta` no list of names.
 
     >>> net = nn.Sequential(nn.Linear(1, 1, bias=False), nn.Linear(1, 1, bias=False))
     >>> roles(net, theta=["0"])
     {'0.weight': 'theta', '1.weight': 'phi'}
     """
+    if not isinstance(model, nn.Module):
+        raise TypeError(f"roles belong to a model, an nn.Module, got {type(model).__name__}; pass the model itself")
+    if isinstance(theta, str) or not (isinstance(theta, Sequence) and all(isinstance(n, str) for n in theta)):
+        name = theta if isinstance(theta, str) else "physics.k"
+        raise TypeError(f"theta is a list of names, got {theta!r}; use theta=[{name!r}]")
     inside = {
         f"{prefix}.{name}".lstrip(".")
         for prefix, module in model.named_modules(remove_duplicate=False)
@@ -119,7 +130,8 @@ def roles(model: nn.Module, theta: Sequence[str] = ()) -> dict[str, str]:
     }
     every = dict(model.named_parameters(remove_duplicate=False))
     for given in theta:
-        matched = {n for n in every if n == given or n.startswith(given + ".")}
+        matched = {n for n in every if f"{n}.".startswith(f"{given}.")}
+        matched = matched or {n for n in every if f"{_plain(n)}.".startswith(f"{_plain(given)}.")}
         if not matched:
             raise ValueError(f"theta={given!r} names no parameter; the model has: {', '.join(every)}")
         inside |= matched
@@ -139,6 +151,28 @@ def roles(model: nn.Module, theta: Sequence[str] = ()) -> dict[str, str]:
     return assigned
 
 
+def check_initialized(model: nn.Module, who: str) -> None:
+    """Refuse, on behalf of `who`, a model whose parameters have no values yet.
+
+    >>> check_initialized(nn.LazyLinear(1), "fit")
+    Traceback (most recent call last):
+    ValueError: fit: parameter 'weight' has no value yet (a lazy module); run the model on some data once before
+    """
+    for name, parameter in model.named_parameters():
+        if isinstance(parameter, nn.UninitializedParameter):
+            missing, remedy = "a lazy module", "run the model on some data once before"
+        elif parameter.is_meta:
+            missing, remedy = "on the meta device", "use model.to_empty(device=...) and load its weights before"
+        else:
+            continue
+        raise ValueError(f"{who}: parameter {name!r} has no value yet ({missing}); {remedy}")
+
+
+def _plain(name: str) -> str:
+    """A parameter's name without what `torch.compile`, `DataParallel` and parametrizations add to it."""
+    return WRAPPING.sub("", name)
+
+
 def param_groups(model: nn.Module, lr: float, theta_lr: float, theta: Sequence[str] = ()) -> list[dict[str, Any]]:
     """Optimizer groups: phi at `lr`, theta at `theta_lr` and never weight-decayed.
 
@@ -146,12 +180,18 @@ def param_groups(model: nn.Module, lr: float, theta_lr: float, theta: Sequence[s
         model: the model; frozen parameters are left out.
         lr: learning rate of phi.
         theta_lr: learning rate of theta, per step and in units of each parameter's range.
-        theta: as in `roles`.
+        theta: as in `roles`; give the same to `hs.SAM`.
+
+    Raises:
+        ValueError: if a learning rate is negative or not finite.
 
     >>> groups = param_groups(nn.Linear(1, 1), lr=1e-3, theta_lr=1e-2)
     >>> [(g["role"], g["lr"]) for g in groups]
     [('phi', 0.001)]
     """
+    for what, rate in (("lr", lr), ("theta_lr", theta_lr)):
+        if not 0 <= rate < math.inf:  # the optimizer would not look at it
+            raise ValueError(f"param_groups: {what} must be a finite number >= 0, got {rate!r}")
     role_of = roles(model, theta)
     by_role: dict[str, list[nn.Parameter]] = {"phi": [], "theta": []}
     for name, parameter in model.named_parameters():
@@ -160,6 +200,35 @@ def param_groups(model: nn.Module, lr: float, theta_lr: float, theta: Sequence[s
     groups: list[dict[str, Any]] = [{"params": by_role["phi"], "lr": lr, "role": "phi"}]
     groups.append({"params": by_role["theta"], "lr": theta_lr, "weight_decay": 0.0, "role": "theta"})
     return [g for g in groups if g["params"]]
+
+
+def unwrapped(model: nn.Module) -> nn.Module:
+    """The model inside of `torch.compile` and `DataParallel`."""
+    while isinstance(model, (nn.DataParallel, nn.parallel.DistributedDataParallel)) or hasattr(model, "_orig_mod"):
+        model = model.get_submodule("_orig_mod" if hasattr(model, "_orig_mod") else "module")
+    return model
+
+
+def named_groups(
+    model: nn.Module, groups: Sequence[dict[str, Any]], theta: Sequence[str]
+) -> tuple[dict[Tensor, str], dict[str, str]]:
+    """Names of a model's parameters and their roles; refuses optimizer groups that do not go with them."""
+    names: dict[Tensor, str] = {p: n for n, p in model.named_parameters()}
+    role_of = roles(model, theta)
+    held = [(p, g.get("role")) for g in groups for p in g["params"]]
+    strangers = [tuple(p.shape) for p, _ in held if p not in names]
+    if strangers:
+        raise ValueError(
+            f"the optimizer holds parameters that are not the model's, of shapes {strangers}; "
+            "make them parameters of the model first"
+        )
+    for p, role in held:
+        if role in ("phi", "theta") and role != role_of[names[p]]:
+            raise ValueError(
+                f"the optimizer's groups have {names[p]!r} as {role}, but it is {role_of[names[p]]} with "
+                f"theta={list(theta)}; give hs.param_groups and hs.SAM the same theta=[...]"
+            )
+    return names, role_of
 
 
 def mlp(

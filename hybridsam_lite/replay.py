@@ -63,5 +63,12 @@ class Replay:
         """Start recording a new first round."""
         self.states, self.buffers, self.position = [], [], None
 
+    @staticmethod
+    def forget_all(model: nn.Module) -> None:
+        """The model's weights have changed: whatever was noted of earlier passes, by any hook, is stale."""
+        for hook in model._forward_pre_hooks.values():
+            if isinstance(hook, Replay):
+                hook.forget()
+
     def __getstate__(self) -> dict[str, Any]:
         return {"inert": True}

@@ -27,6 +27,7 @@ idea of using flatness in hybrid models.
 
 from __future__ import annotations
 
+import functools
 import weakref
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from contextlib import contextmanager
@@ -37,12 +38,13 @@ import torch
 from torch import Tensor, nn
 
 from hybridsam_lite.device import random_state, set_random_state
-from hybridsam_lite.hybrid import roles
+from hybridsam_lite.hybrid import check_initialized, named_groups
 from hybridsam_lite.replay import Replay, copy_buffers, restore_buffers
 
 __all__ = ["SAM", "perturbation", "sam_gradients"]
 
 EPS = 1e-12  # guards 0/0 only: a larger value would weaken the drift along flat valleys, where g is tiny
+USE = "hs.SAM(model, torch.optim.Adam(model.parameters()))"
 
 Tensors = dict[str, Tensor]
 
@@ -77,11 +79,8 @@ def perturbation(params: Tensors, grads: Tensors, rho: float | Tensor, adaptive:
 
 def _norm(tensors: Sequence[Tensor]) -> Tensor:
     """Euclidean norm of all entries together, in single precision at least."""
-    parts = []
-    for x in tensors:
-        precision = torch.promote_types(x.dtype, torch.float32)
-        parts.append(torch.linalg.vector_norm(x.to(precision)).to(tensors[0].device))
-    return torch.linalg.vector_norm(torch.stack(parts))
+    parts = [torch.linalg.vector_norm(x.to(torch.promote_types(x.dtype, torch.float32))) for x in tensors]
+    return torch.linalg.vector_norm(torch.stack([x.to(parts[0].device) for x in parts]))
 
 
 def sam_gradients(
@@ -122,11 +121,10 @@ def sam_gradients(
     for name in (*perturbed, *clean):
         if name not in params:
             raise KeyError(f"sam_gradients: no parameter {name!r}; params holds {', '.join(params)}")
-
-    def move(at: Tensors, grads: Tensors) -> Tensors:
-        return perturbation(at, grads, rho, adaptive)
-
-    first, second, value = two_passes(loss, params, perturbed, move, also=clean, has_aux=has_aux, ascent=ascent)
+    first, second, value = two_passes(
+        loss, params, perturbed, lambda at, grads: perturbation(at, grads, rho, adaptive),
+        also=clean, has_aux=has_aux, ascent=ascent,
+    )  # fmt: skip
     return {n: first[n] if n in clean else g for n, g in second.items()}, value
 
 
@@ -177,7 +175,9 @@ class SAM(torch.optim.Optimizer):
             loss_of(batch).backward()
         opt.step()
 
-    Learning-rate schedulers, `zero_grad` and checkpoints work as with the wrapped optimizer.
+    Learning-rate schedulers, `zero_grad` and checkpoints work as with the wrapped optimizer. Batch
+    normalization normalizes each pass by its own statistics; its running averages see the first only.
+    Copy model and optimizer together: `copy.deepcopy((model, opt))`.
 
     Args:
         model: the model being trained; decides which parameters are theta and phi.
@@ -222,15 +222,10 @@ class SAM(torch.optim.Optimizer):
         theta: Sequence[str] = (),
     ) -> None:
         if not isinstance(model, nn.Module):
-            raise TypeError(
-                f"SAM needs the model itself, got {type(model).__name__}; "
-                "use hs.SAM(model, torch.optim.Adam(model.parameters()))"
-            )
+            raise TypeError(f"SAM needs the model itself, got {type(model).__name__}; use {USE}")
         if not isinstance(base, torch.optim.Optimizer):
             got = base.__name__ if isinstance(base, type) else type(base).__name__
-            raise TypeError(
-                f"SAM wraps an optimizer instance, got {got}; use hs.SAM(model, torch.optim.Adam(model.parameters()))"
-            )
+            raise TypeError(f"SAM wraps an optimizer instance, got {got}; use {USE}")
         if isinstance(base, (SAM, torch.optim.LBFGS)):
             raise TypeError(f"SAM cannot wrap {type(base).__name__}, which evaluates the loss itself; use Adam or SGD")
         if perturb not in ("phi", "all") and not callable(perturb):
@@ -239,32 +234,25 @@ class SAM(torch.optim.Optimizer):
             raise ValueError(f"theta_grad must be 'perturbed' or 'clean', got {theta_grad!r}")
         if theta_grad == "clean" and perturb == "all":
             raise ValueError("theta_grad='clean' contradicts perturb='all', which disturbs theta too; choose one")
-        if max_norm is not None and not max_norm > 0:
+        if max_norm is not None and not (isinstance(max_norm, (int, float)) and max_norm > 0):
             raise ValueError(f"max_norm must be a positive number or None, got {max_norm!r}")
-        self.model = model
-        self.base = base
-        self.rho = rho
-        self.adaptive = adaptive
-        self.perturb = perturb
-        self.theta_grad = theta_grad
-        self.max_norm = max_norm
-        self._roles = roles(model, theta)
-        self._names = {p: n for n, p in model.named_parameters()}
+        check_initialized(model, "SAM")
+        self.model, self.base = model, base
+        self.rho, self.adaptive, self.theta_grad, self.max_norm = rho, adaptive, theta_grad, max_norm
+        self.perturb, self._theta = perturb, theta
+        self._names, self._roles = named_groups(model, base.param_groups, theta)
         self._state = "idle"  # -> "perturbing" -> "ready" -> "idle"
-        super().__init__(base.param_groups, base.defaults)
+        super().__init__(base.param_groups, base.defaults)  # calls add_param_group
         self._share()
-        strangers = [tuple(p.shape) for g in base.param_groups for p in g["params"] if p not in self._names]
-        if strangers:
-            raise ValueError(f"the optimizer holds parameters that are not the model's, of shapes {strangers}")
         if not self._perturbed():
             raise ValueError(
                 f"nothing to perturb: no trainable parameter in the optimizer matches perturb={perturb!r}; "
                 f"the model has {self._roles}"
             )
         base.register_load_state_dict_post_hook(lambda _: self._share())
-        self._replay = replay = Replay()
-        base.register_step_post_hook(lambda *_: replay.forget())  # also when the base steps by itself
-        weakref.finalize(self, model.register_forward_pre_hook(replay).remove)
+        self._replay = Replay()
+        base.register_step_post_hook(lambda *_: Replay.forget_all(model))  # also when the base steps by itself
+        weakref.finalize(self, model.register_forward_pre_hook(self._replay).remove)
 
     def _share(self) -> None:
         """One set of groups and moments for both; loading a state into the base replaces its own."""
@@ -292,12 +280,26 @@ class SAM(torch.optim.Optimizer):
 
     _step_supports_amp_scaling = True  # so that GradScaler asks for grad_scale, and gets the message above
 
+    def add_param_group(self, param_group: dict[str, Any]) -> None:
+        """Give the base optimizer a further group; its parameters must be the model's."""
+        super().add_param_group(param_group)
+        try:
+            self._held()
+        except ValueError:
+            self.param_groups.pop()
+            raise
+
+    def _held(self) -> dict[str, nn.Parameter]:
+        """Name -> parameter, of all that the base holds."""
+        held = [p for g in self.param_groups for p in g["params"]]
+        if any(p not in self._names for p in held):  # some were added
+            self._names, self._roles = named_groups(self.model, self.param_groups, self._theta)
+        return {self._names[p]: p for p in held}
+
     def _perturbed(self) -> dict[str, nn.Parameter]:
         """The parameters that a step disturbs: chosen by `perturb`, trained by the base, not frozen."""
-        held = [p for g in self.param_groups for p in g["params"] if p.requires_grad]
-        if callable(self.perturb):
-            return {self._names[p]: p for p in held if self.perturb(self._names[p])}
-        return {self._names[p]: p for p in held if self.perturb == "all" or self._roles[self._names[p]] == "phi"}
+        chosen = self.perturb if callable(self.perturb) else lambda n: self.perturb == "all" or self._roles[n] == "phi"
+        return {n: p for n, p in self._held().items() if p.requires_grad and chosen(n)}
 
     @contextmanager
     def perturbed(self) -> Iterator[None]:
@@ -318,30 +320,27 @@ class SAM(torch.optim.Optimizer):
                 "SAM.perturbed() has been run already; call step() or zero_grad() first. To accumulate gradients, "
                 "run all first passes before it and all second passes inside it"
             )
-        held = [p for g in self.param_groups for p in g["params"]]
-        if all(p.grad is None for p in held):
+        held = self._held()
+        if all(p.grad is None for p in held.values()):
             raise RuntimeError("SAM.perturbed() needs the gradients of a first pass: call loss.backward() before it")
         moving = {n: p for n, p in self._perturbed().items() if p.grad is not None}
         with torch.no_grad():
             grads = {n: p.grad for n, p in moving.items() if p.grad is not None}
             if not _all_finite(grads.values()):
-                raise FloatingPointError(
-                    "SAM: the gradient is not finite; the step was not taken, the weights are unchanged"
-                )
+                raise FloatingPointError("SAM: the gradient is not finite; the step was not taken")
             e = perturbation({n: p.detach() for n, p in moving.items()}, grads, self.rho, self.adaptive)
             saved = {n: p.detach().clone() for n, p in moving.items()}
             buffers = copy_buffers(self.model)
             randomness = random_state()
-            kept = {p: p.grad for p in held if self.theta_grad == "clean" and self._roles[self._names[p]] == "theta"}
+            kept = {p: p.grad for n, p in held.items() if self.theta_grad == "clean" and self._roles[n] == "theta"}
             for n, p in moving.items():
                 p.add_(e[n])
         self._state = "perturbing"  # before zero_grad, which would forget the first pass
         self.zero_grad()
         self._replay.rewind()
-        finished = False
         try:
             yield
-            finished = True
+            self._state = "ready"
         finally:
             with torch.no_grad():
                 for n, p in moving.items():
@@ -351,8 +350,8 @@ class SAM(torch.optim.Optimizer):
             self._replay.forget()
             for p, grad in kept.items():
                 p.grad = grad
-            self._state = "ready" if finished else "idle"
-            if not finished:
+            if self._state != "ready":
+                self._state = "idle"
                 self.zero_grad()
 
     def step(self, closure: Callable[[], Any] | None = None) -> Any:
@@ -373,16 +372,13 @@ class SAM(torch.optim.Optimizer):
                     set_random_state(before)
                     closure()
         elif self._state != "ready":
-            raise RuntimeError(
-                "SAM.step() needs two passes: pass a closure, or run the second one inside `with opt.perturbed():`"
-            )
+            raise RuntimeError("SAM.step() needs two passes: pass a closure, or run the second one in opt.perturbed()")
         self._state = "idle"
-        held = [p for g in self.param_groups for p in g["params"]]
+        held = self._held().values()
         if not _all_finite(p.grad for p in held if p.grad is not None):
             self.zero_grad()
             raise FloatingPointError(
-                "SAM: the gradient at the disturbed weights is not finite; the step was not taken, "
-                "the weights are unchanged: lower rho or the learning rate"
+                "SAM: the gradient at the disturbed weights is not finite; the step was not taken: lower rho or lr"
             )
         if self.max_norm is not None:
             nn.utils.clip_grad_norm_(held, self.max_norm)
@@ -396,15 +392,16 @@ class SAM(torch.optim.Optimizer):
             self._state = "idle"
             self._replay.forget()
 
+    _SETTINGS = ("rho", "adaptive", "theta_grad", "max_norm")
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """A copy or pickle wraps the copied base anew; without the model beside it, it brings a copy of that."""
+        settings = {name: getattr(self, name) for name in self._SETTINGS}
+        return functools.partial(SAM, perturb=self.perturb, theta=self._theta, **settings), (self.model, self.base)
+
     def state_dict(self) -> dict[str, Any]:
         """The base optimizer's state (moments included) and SAM's settings under "sam"."""
-        settings = {
-            "rho": self.rho,
-            "adaptive": self.adaptive,
-            "theta_grad": self.theta_grad,
-            "max_norm": self.max_norm,
-        }
-        return {**self.base.state_dict(), "sam": settings}
+        return {**self.base.state_dict(), "sam": {name: getattr(self, name) for name in self._SETTINGS}}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Load what `state_dict` returned: the base optimizer's state and SAM's settings."""
@@ -415,5 +412,8 @@ class SAM(torch.optim.Optimizer):
             setattr(self, name, value)
 
 
-def _all_finite(tensors: Iterable[Tensor]) -> bool:
-    return all(bool(torch.isfinite(x).all()) for x in tensors)
+def _all_finite(grads: Iterable[Tensor]) -> bool:
+    grads = list(grads)
+    if any(g.layout != torch.strided for g in grads):
+        raise TypeError("SAM: a gradient is sparse, expected dense ones; use nn.Embedding(..., sparse=False)")
+    return all(bool(torch.isfinite(g).all()) for g in grads)

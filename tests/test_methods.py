@@ -14,6 +14,7 @@ from hybridsam_lite.methods import METHODS, Moment, Problem, nearest
 
 LABELS = [
     ("erm", hs.ERM()),
+    ("physics", hs.PhysicsOnly()),
     ("wd:lam=0.001", hs.WeightDecay()),
     ("fn:mu=0.5", hs.FunctionNorm(0.5)),
     ("sam:rho=0.05", hs.SharpnessAware()),
@@ -82,7 +83,7 @@ def test_any_text_is_a_method_or_a_value_error(text):
 @pytest.mark.parametrize(
     ("label", "message"),
     [
-        ("", "unknown method ''; expected one of: erm, wd, fn, sam, asam, jac, dropout"),
+        ("", "unknown method ''; expected one of: erm, physics, wd, fn, sam, asam, jac, dropout"),
         ("asm", "unknown method 'asm' (did you mean 'asam'?)"),
         ("SAM", "unknown method 'SAM'"),
         ("sam:roh=1", "has no setting 'roh' (did you mean 'rho'?); its settings are: rho"),

@@ -40,8 +40,13 @@ class WeightDecay(Method):
     lam: float = 1e-3
 
     def objective(self, loss: Tensor, prediction: Prediction, params: Tensors, problem: Problem) -> Tensor:
-        squares = torch.stack([(params[n] * params[n]).sum() for n in problem.phi])
-        return loss + problem.hyper["lam"] / 2 * squares.sum()
+        return ridge(loss, params, problem.phi, problem.hyper["lam"])
+
+
+def ridge(loss: Tensor, params: Tensors, phi: Collection[str], lam: float | Tensor) -> Tensor:
+    """The loss + lam/2 |phi|^2."""
+    squares = torch.stack([(params[n] * params[n]).sum() for n in phi])
+    return loss + lam / 2 * squares.sum()
 
 
 @dataclass(frozen=True)

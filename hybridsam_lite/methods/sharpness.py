@@ -12,7 +12,9 @@ import torch
 from torch import Tensor
 
 from hybridsam_lite.device import random_state, set_random_state
+from hybridsam_lite.hybrid import Prediction
 from hybridsam_lite.methods.base import Method, Names, Outcome, Problem
+from hybridsam_lite.methods.penalties import ridge
 from hybridsam_lite.sam import Tensors, partial_gradient, perturbation, sam_gradients, two_passes
 
 __all__ = [
@@ -48,6 +50,7 @@ class SharpnessAware(Method):
             loss is then that part's.
         schedule: rho over the steps: "constant", "warmup" (rises in the first fifth) or "cosine" (falls
             to zero).
+        lam: weight decay of phi in both passes, loss + lam/2 |phi|^2; the same for all members of a stack.
 
     Source: arXiv 2010.01412 (SAM), arXiv 2102.11600 (ASAM); see `hybridsam_lite.sam`.
 
@@ -56,7 +59,7 @@ class SharpnessAware(Method):
     """
 
     names: ClassVar[Names] = {"sam": {"adaptive": False}, "asam": {"adaptive": True}}
-    common: ClassVar[tuple[str, ...]] = ("part",)
+    common: ClassVar[tuple[str, ...]] = ("part", "lam")
     choices: ClassVar[dict[str, tuple[str, ...]]] = {
         "perturb": ("phi", "all"),
         "theta_grad": ("perturbed", "clean"),
@@ -70,6 +73,7 @@ class SharpnessAware(Method):
     every: int = 1
     part: float = 1.0
     schedule: str = "constant"
+    lam: float = 0.0
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -79,6 +83,9 @@ class SharpnessAware(Method):
             raise ValueError(f"SharpnessAware: part is a share of the batch, > 0 and <= 1, got {self.part}")
         if self.part < 1 and self.theta_grad == "clean":
             raise ValueError("SharpnessAware: with part < 1 the clean gradient is not that of the batch; choose one")
+
+    def objective(self, loss: Tensor, prediction: Prediction, params: Tensors, problem: Problem) -> Tensor:
+        return ridge(loss, params, problem.phi, self.lam) if self.lam else loss
 
     def gradients(self, problem: Problem, params: Tensors) -> tuple[Tensors, Outcome]:
         if problem.moment.step % self.every:
