@@ -7,7 +7,7 @@ See the README for a first example and the book for the method.
 
 from importlib.metadata import PackageNotFoundError, version
 
-from hybridsam_lite import tasks
+from hybridsam_lite import plots, tasks, widgets
 from hybridsam_lite.curvature import gradients, sharpness, spectrum
 from hybridsam_lite.data import Data
 from hybridsam_lite.diagnose import Report, diagnose, seed_spread
@@ -45,6 +45,7 @@ from hybridsam_lite.sam import SAM, perturbation, sam_gradients
 from hybridsam_lite.select import select
 from hybridsam_lite.theta import Fixed, Interval, Positive, Real, Theta
 from hybridsam_lite.train import fit
+from hybridsam_lite.uncertainty import intervals
 
 try:
     __version__ = version("hybridsam-lite")
@@ -90,11 +91,13 @@ __all__ = [
     "fit",
     "gradients",
     "information",
+    "intervals",
     "mlp",
     "odeint",
     "param_groups",
     "parse_method",
     "perturbation",
+    "plots",
     "profile",
     "roles",
     "sam_gradients",
@@ -104,4 +107,5 @@ __all__ = [
     "sharpness",
     "spectrum",
     "tasks",
+    "widgets",
 ]

@@ -37,6 +37,7 @@ from hybridsam_lite.checks import (
 )
 from hybridsam_lite.data import Data, Inputs, as_data, fingerprint
 from hybridsam_lite.files import Checkpoint, DeferredInterrupt, load_state, write_atomically
+from hybridsam_lite.live import Training, alone
 from hybridsam_lite.methods import Method, Moment
 from hybridsam_lite.runs import Member, Runs, number
 from hybridsam_lite.stack import DIVERGED, OK, STOPPED, Stack
@@ -87,6 +88,7 @@ def fit(
     checkpoint: str | Path | None = None,
     resume: bool = False,
     progress: bool = True,
+    callback: Callable[[Training], Any] | None = None,
 ) -> Runs:
     """Train a model with every method and seed.
 
@@ -114,6 +116,7 @@ def fit(
         checkpoint: a folder in which the state is saved every half minute and at the end.
         resume: continue from `checkpoint`; the result equals an uninterrupted run bit for bit.
         progress: show a progress bar (terminal or notebook).
+        callback: called with a `Training` after every step; it may look, change settings and stop.
 
     Returns:
         The trained members, in the order methods x seeds.
@@ -121,6 +124,7 @@ def fit(
     Raises:
         ValueError, TypeError: for arguments or data that cannot work, before any training.
         FileExistsError: if `checkpoint` holds a run and `resume` is false.
+        RuntimeError: if another thread is training.
 
     >>> import hybridsam_lite as hs
     >>> class Line(hs.HybridModel):
@@ -163,6 +167,7 @@ def fit(
     every = validate_every or max(1, steps // VALIDATIONS)
 
     with ExitStack() as context:
+        context.enter_context(alone())
         context.enter_context(devices.cpu_threads(threads))
         context.enter_context(devices.kept_random_state())
         check_entrywise(optimizer)
@@ -196,6 +201,7 @@ def fit(
         ]  # fmt: skip
         total = sum(p.steps for p in protocols)
         bar = context.enter_context(tqdm(total=total, disable=not progress, unit="step", dynamic_ncols=True))
+        live = Training(callback, saves is not None)
         for k, (members, protocol) in enumerate(zip(groups.values(), protocols, strict=True)):
             stack = Stack(
                 [built[plan[i][1]] for i in members], [plan[i][0] for i in members],
@@ -204,7 +210,10 @@ def fit(
             )  # fmt: skip
             bar.set_description(f"{stack.method.name} x{len(members)}")
             save = None if saves is None else saves.stack(k)
-            log, val_loss, seconds = _train(stack, train, val, [plan[i][1] for i in members], protocol, save, bar)
+            live.begin(stack, plan, members, protocol.steps)
+            log, val_loss, seconds = _train(stack, train, val, live, protocol, save, bar)
+            for i, method in zip(members, live.methods, strict=True):
+                plan[i] = method, plan[i][1]
             for row in log:
                 for j, i in enumerate(members):
                     values = {f"theta.{n}": number(v[j]) for n, v in row["theta"].items()}
@@ -241,7 +250,7 @@ def _train(
     stack: Stack,
     train: Data,
     val: Data | None,
-    seeds: list[int],
+    live: Training,
     protocol: _Protocol,
     save: Path | None,
     bar: tqdm[Any],
@@ -259,7 +268,7 @@ def _train(
     else:  # the start, which also shows at once whether validation works
         log = [_observe(stack, val, 0, torch.full_like(stack.best_loss, math.nan))]
     bar.update(first)
-    batches = _Batches(len(train), protocol.batch_size, seeds, train.target.device)
+    batches = _Batches(len(train), protocol.batch_size, live.seeds, train.target.device)
     start = saved = time.monotonic()
 
     def write(done: int) -> float:
@@ -281,6 +290,9 @@ def _train(
                 if patience is not None:
                     stack.early_stop(log[-1]["val_loss"], patience)
                 bar.set_postfix_str(_summary(log[-1], stack))
+            start += live.report(step + 1, losses, log[-1]["val_loss"])
+            if live.stopped and log[-1]["step"] <= step:
+                log.append(_observe(stack, val, step + 1, losses))
             bar.update()
             if interrupt.pending:
                 write(step + 1)

@@ -202,10 +202,12 @@ def test_trajectories_takes_tensors_and_one_quantity_only():
         plots.trajectories(t, torch.zeros(5, 2), {})
 
 
-def test_theta_against_setting_has_a_line_for_methods_without_it(records):
+def test_theta_against_setting_gives_plain_training_a_place_of_its_own(records):
     ax = plots.theta_against_setting(records, truth=9.81)
     by_label = {line.get_label(): line for line in ax.lines}
-    assert by_label["erm"].get_ydata() == pytest.approx([9.1, 9.1])
+    x, y = next(c for c in ax.containers if c.get_label() == "erm").lines[0].get_data()
+    assert x == pytest.approx([0.05])  # one step left of the smallest setting: 0.1^2 / 0.2
+    assert y == pytest.approx([9.1])
     assert by_label["sam"].get_xdata() == pytest.approx([0.1, 0.2])
     # The member that diverged is left out of the median at rho = 0.2.
     assert by_label["sam"].get_ydata() == pytest.approx([9.2, 9.25])

@@ -132,7 +132,7 @@ class Additive(Noisy):
     """Says what its network adds."""
 
     def forward(self, x):
-        network, physics = self.net(x), self.theta.slope * x
+        network, physics = self.net(x), self.theta.slope * x + self.theta.shape.sum() * x**2
         return hs.Prediction(physics + network, network, physics)
 
 

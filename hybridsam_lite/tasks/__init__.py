@@ -10,7 +10,14 @@ from __future__ import annotations
 import os
 
 from hybridsam_lite.methods import nearest
-from hybridsam_lite.tasks import duffing, pendulum, wind_tunnel
+from hybridsam_lite.tasks import (
+    duffing,
+    light_tunnel,
+    pendulum,
+    pendulum_images,
+    reaction_diffusion,
+    wind_tunnel,
+)
 from hybridsam_lite.tasks.base import PRESETS, Task
 
 __all__ = ["PRESETS", "Task", "default_preset", "get", "names", "variants"]
@@ -18,17 +25,20 @@ __all__ = ["PRESETS", "Task", "default_preset", "get", "names", "variants"]
 _MODULES = {
     "pendulum": pendulum,
     "duffing": duffing,
+    "reaction_diffusion": reaction_diffusion,
+    "pendulum_images": pendulum_images,
     "wind_tunnel": wind_tunnel,
+    "light_tunnel": light_tunnel,
 }
 DATA = ("stand-in", "real")  # of the tasks in MEASURED; the others are simulated
-_MEASURED = {"wind_tunnel": wind_tunnel}
+_MEASURED = {"wind_tunnel": wind_tunnel, "light_tunnel": light_tunnel}
 
 
 def names() -> list[str]:
     """Names of all tasks.
 
     >>> names()
-    ['pendulum', 'duffing', 'wind_tunnel']
+    ['pendulum', 'duffing', 'reaction_diffusion', 'pendulum_images', 'wind_tunnel', 'light_tunnel']
     """
     return list(_MODULES)
 
