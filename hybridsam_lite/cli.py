@@ -233,6 +233,7 @@ def load(folders: list[Path]) -> list[dict[str, Any]]:
 def show(rows: list[dict[str, Any]]) -> None:
     """Print the summary of records, one table per task and variant."""
     from hybridsam_lite.results import PROBLEM, summary
+    from hybridsam_lite.tasks import LISTED
 
     for key, group in summary(rows).groupby(list(PROBLEM), sort=False):
         table = Table(
@@ -260,6 +261,7 @@ def show(rows: list[dict[str, Any]]) -> None:
                 gap, f"{row['val_loss']:.2e}", f"{row['test_loss']:.2e}", f"{row['seconds']:.1f}",
             )  # fmt: skip
         console.print(table)
+        console.print(f"listed for the paper: {LISTED[str(key[0])]:g} (see the book for how to read it)\n")
 
 
 def main() -> None:

@@ -164,11 +164,11 @@ def partial_gradient(
 class SAM(torch.optim.Optimizer):
     """Wraps an optimizer instance so that its steps are sharpness-aware in phi.
 
-    In a training loop, either with a closure that does zero_grad, forward and backward,
+    In a training loop, either with a closure that does zero_grad, forward and backward::
 
         loss = opt.step(closure)
 
-    or without:
+    or without::
 
         loss_of(batch).backward()
         with opt.perturbed():

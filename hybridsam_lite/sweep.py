@@ -42,6 +42,7 @@ _PATTERNS: dict[str, tuple[str, Sequence[float]]] = {
     "sam": ("sam:rho={}", _RHO),
     "sam on all": ("sam:rho={},perturb=all", _RHO),
     "asam": ("asam:rho={}", _RELATIVE),
+    "asam falling": ("asam:rho={},schedule=cosine", _RELATIVE),
     "dropout": ("dropout:p={}", (0.01, 0.02, 0.05, 0.1, 0.2, 0.4)),
     "jac": ("jac:mu={}", _LAM),
     "orth": ("orth:mu={}", (1e-4, 1e-3, 1e-2, 1e-1, 1, 10)),
@@ -54,7 +55,7 @@ _PATTERNS: dict[str, tuple[str, Sequence[float]]] = {
     "noise": ("noise:rho={}", _RHO),
 }
 GRIDS = {name: [parse_method(pattern.format(x)).label for x in grid] for name, (pattern, grid) in _PATTERNS.items()}
-CORE = ("wd", "fn", "sam", "sam on all", "asam")
+CORE = ("wd", "fn", "sam", "sam on all", "asam", "asam falling")
 PLAIN = ("physics", "erm", "erm:steps=2")
 ORACLE = "oracle"
 CURVES = ("erm", "wd", "sam", "asam")

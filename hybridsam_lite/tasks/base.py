@@ -53,7 +53,7 @@ class Task:
         units: name -> unit.
         training: keyword arguments of `hs.fit`.
         origin: "simulated", "real" or "stand-in".
-        listed: the value that a public listing gives for the paper's result, if any.
+        listed: what a public listing gives for the paper's result on this task (see `tasks.LISTED`).
         error: (estimates, truths), dicts from name to tensors of equal shapes -> theta_error.
         metrics: (prediction on the test samples, task) -> further numbers for the records.
     """

@@ -143,5 +143,4 @@ def build(variant: str, preset: str) -> Task:
         theta_true={name: truth[name] for name in known},
         units={name: UNITS[name] for name in known},
         training=TRAINING[preset],
-        listed=0.0132 if variant == "C1" else None,
     )

@@ -223,7 +223,6 @@ def build(variant: str, preset: str, data: str = "stand-in") -> Task:
         units={"color": "of full brightness"},
         training=TRAINING[preset],
         origin=data,
-        listed=0.98,
         error=angle,
         metrics=_mean_cosine,
         notes=f"{chambers.note('light_tunnel', data)}. theta_error is the mean angle in degrees between the estimated "

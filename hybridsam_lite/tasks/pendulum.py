@@ -122,7 +122,6 @@ def _build_damped(variant: str, preset: str) -> Task:
         theta_true={"omega2": OMEGA2},
         units={"omega2": "1/s^2"},
         training=TRAINING[preset],
-        listed=0.0034,
     )
 
 

@@ -184,5 +184,4 @@ def build(variant: str, preset: str) -> Task:
         theta_true=dict(zip(START, DIFFUSION[variant], strict=True)),
         units=dict.fromkeys(START, ""),
         training=TRAINING[preset],
-        listed=2.79e-4,
     )

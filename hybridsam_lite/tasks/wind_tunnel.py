@@ -193,7 +193,6 @@ def build(variant: str, preset: str, data: str = "stand-in") -> Task:
         units={"hatch": "of 45 degrees"},
         training=TRAINING[preset],
         origin=data,
-        listed=0.019,
         notes=chambers.note("wind_tunnel", data),
     )
 
