@@ -13,12 +13,14 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 import shutil
+import threading
 from collections.abc import Iterable, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor, as_completed
 from contextlib import ExitStack
 from dataclasses import dataclass
-from multiprocessing import get_context
+from multiprocessing import get_context, parent_process
 from pathlib import Path
 from typing import Any
 
@@ -207,7 +209,9 @@ def _run(jobs: list[Job], task: Task, out: Path, device: str, processes: int, pr
     folder, file = out / ".sweep", out / f"{task.name}.jsonl"
     folder.mkdir(exist_ok=True)
     with ExitStack() as context:
-        pool = context.enter_context(ProcessPoolExecutor(max(1, processes), mp_context=get_context("spawn")))
+        pool = context.enter_context(
+            ProcessPoolExecutor(max(1, processes), mp_context=get_context("spawn"), initializer=_end_with_parent)
+        )
         bar = context.enter_context(
             tqdm(total=sum(job.cost() for job in missing), disable=not progress, unit="gradient", dynamic_ncols=True)
         )
@@ -218,6 +222,18 @@ def _run(jobs: list[Job], task: Task, out: Path, device: str, processes: int, pr
             write_records(file, [*(read_records(file) if file.exists() else []), *rows])
             shutil.rmtree(folder / job.name, ignore_errors=True)
             bar.update(job.cost())
+
+
+def _end_with_parent() -> None:
+    """In a worker: end at once when the sweep is gone, however it went; checkpoints hold what was done."""
+
+    def watch() -> None:
+        parent = parent_process()
+        assert parent is not None
+        parent.join()
+        os._exit(1)
+
+    threading.Thread(target=watch, daemon=True).start()
 
 
 def _split(job: Job, done: set[tuple[str, str, int]]) -> list[Job]:
