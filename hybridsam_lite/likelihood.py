@@ -11,7 +11,7 @@ from torch import Tensor
 
 from hybridsam_lite.landscape import Landscape, ThetaEntry
 
-__all__ = ["Profile", "find", "profile"]
+__all__ = ["Profile", "find", "profile", "refit"]
 
 CHI2 = 3.841  # 95 % quantile of chi-square with one degree of freedom
 
@@ -122,7 +122,7 @@ def profile(
         grads, losses = evaluate(x)
         return grads.detach() * mask, losses.detach()
 
-    losses = _refit(masked, start, steps).tolist()
+    losses = refit(masked, start, steps).tolist()
     threshold = max(at.value, min(losses) * math.exp(CHI2 / at.target.numel()))
     low, high = _interval(values, losses, threshold)
     return Profile(entry, values, losses, at.value, threshold, low, high, steps, vectorized)
@@ -159,13 +159,21 @@ def _runs(evaluate: Callable[[Tensor], tuple[Tensor, Tensor]], x: Tensor) -> boo
     return True
 
 
-def _refit(evaluate: Callable[[Tensor], tuple[Tensor, Tensor]], x: Tensor, steps: int, memory: int = 20) -> Tensor:
-    """Minimize every row by L-BFGS (after Nocedal and Wright, algorithm 7.5), one gradient of each per step.
+def refit(evaluate: Callable[[Tensor], tuple[Tensor, Tensor]], x: Tensor, steps: int, memory: int = 20) -> Tensor:
+    """Minimize every row by itself with L-BFGS; returns the losses, shape (row,), infinite where there is none.
 
     A row whose step does not lower its loss enough (Armijo) stays, and tries a quarter of it next.
+
+    Args:
+        evaluate: points, shape (row, parameter) -> gradient of each, and losses; zeros hold a parameter fixed.
+        x: where to start.
+        steps: gradients, one of each row per step.
+        memory: steps that are remembered.
+
+    Source: Nocedal and Wright, Numerical Optimization, 2006, algorithm 7.5.
     """
     g, loss = evaluate(x)
-    loss = loss.nan_to_num(math.inf)
+    loss = loss.nan_to_num(math.inf, posinf=math.inf)
     s, y = (torch.zeros(len(x), memory, x.shape[1]).to(x) for _ in range(2))
     inverse = torch.zeros(len(x), memory).to(x)  # 1 / s'y, 0 for unused pairs
     length = torch.ones(len(x)).to(x)

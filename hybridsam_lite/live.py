@@ -71,8 +71,6 @@ class Training:
 
     Attributes:
         step, steps: taken, and in all.
-        labels, seeds: of the members.
-        members: their places in the `Runs`.
         losses: data loss of each in this step, shape (member,).
         val_loss: at the last validation, shape (member,); NaN without validation data.
         stopped: whether `stop` was called.
@@ -84,9 +82,9 @@ class Training:
 
     def begin(self, stack: Stack, plan: Sequence[tuple[Method, int]], members: Sequence[int], steps: int) -> None:
         """For `fit`: a new stack."""
-        self._stack, self.members = stack, list(members)
-        self._methods = [plan[i][0] for i in members]
-        self.seeds, self.step, self.steps = [plan[i][1] for i in members], 0, steps
+        self._stack, self._members = stack, list(members)
+        self._methods, self._seeds = [plan[i][0] for i in members], [plan[i][1] for i in members]
+        self.step, self.steps = 0, steps
         if self.stopped:
             self.stop()
 
@@ -110,6 +108,16 @@ class Training:
         return [method.label for method in self._methods]
 
     @property
+    def seeds(self) -> list[int]:
+        """The members' seeds."""
+        return list(self._seeds)
+
+    @property
+    def members(self) -> list[int]:
+        """The members' places in the `Runs`."""
+        return list(self._members)
+
+    @property
     def theta(self) -> dict[str, Tensor]:
         """Name -> values of the global scientific parameters, shape (member, ...)."""
         return {n: v.detach().clone() for n, v in self._stack.theta().items()}
@@ -129,21 +137,18 @@ class Training:
                 a run with a checkpoint, for a resumed run would not know of the change.
         """
         known = self._stack.hyper
+        if unknown := [name for name in settings if name not in known]:
+            there = f"it has: {', '.join(known)}" if known else "it has none"
+            raise ValueError(f"{self._methods[0].name} has no setting {unknown[0]!r} to change; {there}")
+        if self._resumable:
+            raise ValueError(f"{', '.join(settings)} cannot be changed in a run with a checkpoint; train without one")
+        replace(self._stack.method, **settings)  # refuses what the method refuses
         for name, value in settings.items():
-            if name not in known:
-                raise ValueError(
-                    f"{self._methods[0].name} has no setting {name!r} to change; it has: {', '.join(known)}"
-                )
-            if self._resumable:
-                raise ValueError(f"{name} cannot be changed in a run with a checkpoint; train without one")
-            replace(self._stack.method, **{name: value})  # refuses what the method refuses
             new = known[name].new_tensor(float(value))
             for j in torch.nonzero(self._stack.alive & (known[name] != new)).flatten().tolist():
-                change, method = (name, float(value), self.step), self._methods[j]
-                if isinstance(method, Changed):
-                    self._methods[j] = Changed(method.method, (*method.changes, change))
-                else:
-                    self._methods[j] = Changed(method, (change,))
+                before = self._methods[j]
+                method, changes = (before.method, before.changes) if isinstance(before, Changed) else (before, ())
+                self._methods[j] = Changed(method, (*changes, (name, float(value), self.step)))
                 known[name][j] = new
 
     def stop(self) -> None:
@@ -165,9 +170,11 @@ class Background:
         notify: called after each point of the live curve and at the end, in the training's thread.
 
     Attributes:
-        step, steps, labels, settings: of the stack in training: steps taken and in all, labels of its members, and
-            name -> value for each of them.
+        step, steps: of the stack in training: taken, and in all.
+        labels, members: of the members of this stack, and their places in the `Runs`.
+        settings: name -> value for each of them.
         refused: why the last change of a setting was not made, or None.
+        error: what ended the training, or None.
 
     >>> import torch, hybridsam_lite as hs
     >>> x = torch.linspace(-1, 1, 8)[:, None]
@@ -184,75 +191,87 @@ class Background:
         self._train, self._arguments = train, arguments
         self._options = {"progress": False, **options, "callback": self._after_step}
         self._notify = notify or (lambda: None)
-        self._go, self._begun = threading.Event(), threading.Event()
-        self._lock = threading.Lock()
+        self._begun, self._news = threading.Event(), threading.Condition()  # of a first step; of wishes
         self._wishes: dict[str, float] = {}
-        self._stop = False
+        self._paused = self._to_stop = self._stopped = False
         self._rows: list[dict[str, Any]] = []
         self._runs: Runs | None = None
-        self._error: BaseException | None = None
         self.refused: str | None = None
-        self.step, self.steps, self.labels = 0, 0, list[str]()
+        self.error: BaseException | None = None
+        self.step, self.steps, self.labels, self.members = 0, 0, list[str](), list[int]()
         self.settings: dict[str, list[float]] = {}
-        self._go.set()
         self._thread = threading.Thread(target=self._work, name="hybridsam training", daemon=True)
-        self._thread.start()
-        self._begun.wait()
-        if self._error is not None:
-            raise self._error
+        try:
+            self._thread.start()
+            self._begun.wait()
+        except BaseException:  # interrupted: nobody would have a handle on the thread
+            self.stop()
+            raise
+        if self.error is not None:
+            raise self.error
 
     @property
     def state(self) -> str:
         """In a word: "training", "paused", "done", "stopped" or "failed"."""
-        if self._error is not None:
+        if self.error is not None:
             return "failed"
         if self._runs is not None:
-            return "stopped" if self._stop else "done"
-        return "training" if self._go.is_set() else "paused"
+            return "stopped" if self._stopped else "done"
+        return "paused" if self._paused and not self._to_stop else "training"
 
     @property
     def runs(self) -> Runs:
         """The result; an error while the training goes on, and the training's own error if it failed."""
-        if self._error is not None:
-            raise self._error
+        if self.error is not None:
+            raise self.error
         if self._runs is None:
-            raise RuntimeError(f"the run is {self.state} at step {self.step} of {self.steps}; wait for it, or stop it")
+            raise RuntimeError(f"the run is {self._where}; wait for it, or stop it")
         return self._runs
+
+    @property
+    def _where(self) -> str:
+        return f"{self.state} at step {self.step} of {self.steps}"
 
     @property
     def rows(self) -> list[dict[str, Any]]:
         """The live curve: rows as in `Runs.history`, with val_loss NaN in between validations."""
-        with self._lock:
+        with self._news:
             return list(self._rows)
 
     def wait(self, timeout: float | None = None) -> Runs:
-        """The result, when it is there; `timeout` in seconds."""
+        """The result, when it is there; `timeout` in seconds. A paused run is not waited for."""
+        if self.state == "paused":
+            raise RuntimeError(f"the run is {self._where}; resume it, or stop it, before you wait for it")
         self._thread.join(timeout)
         return self.runs
 
     def pause(self) -> None:
         """Hold after the current step."""
-        self._go.clear()
+        self._paused = True
 
     def resume(self) -> None:
         """Go on."""
-        self._go.set()
+        with self._news:
+            self._paused = False
+            self._news.notify_all()
 
     def stop(self) -> None:
         """End after the current step; members keep what they have learned, with status "stopped"."""
-        self._stop = True
-        self._go.set()
+        with self._news:
+            self._to_stop = True
+            self._news.notify_all()
 
     def set(self, **settings: float) -> None:
         """Change settings, such as rho, from the next step on; also while paused. See `Training.set`."""
-        with self._lock:
+        with self._news:
             self._wishes.update(settings)
+            self._news.notify_all()
 
     def _work(self) -> None:
         try:
             self._runs = self._train(*self._arguments, **self._options)
         except BaseException as error:  # shown by `runs` and `wait`; a thread has nobody else to tell
-            self._error = error
+            self.error = error
         finally:
             self._begun.set()
             self._notify()
@@ -263,16 +282,23 @@ class Background:
         if training.step % max(1, training.steps // POINTS) == 0 or training.step in (1, training.steps):
             self._observe(training)
         self._begun.set()
-        while True:
-            self._grant(training)
-            if self._go.wait(0.1):
-                break
         self._grant(training)
-        if self._stop:
+        while self._holds():
+            self._grant(training)
+        if self._to_stop:
+            self._stopped = True
             training.stop()
 
+    def _holds(self) -> bool:
+        """Whether the run is paused; if so, there is news."""
+        with self._news:
+            if not self._paused or self._to_stop:
+                return False
+            self._news.wait_for(lambda: self._wishes or not self._paused or self._to_stop)
+            return True
+
     def _grant(self, training: Training) -> None:
-        with self._lock:
+        with self._news:
             wishes, self._wishes = self._wishes, {}
         for name, value in wishes.items():
             try:
@@ -285,8 +311,8 @@ class Background:
             self._notify()
 
     def _describe(self, training: Training) -> None:
-        self.labels = list(dict.fromkeys(training.labels))
         self.settings = {n: v.tolist() for n, v in training.settings.items()}
+        self.labels, self.members = list(dict.fromkeys(training.labels)), training.members
 
     def _observe(self, training: Training) -> None:
         self._describe(training)
@@ -294,8 +320,8 @@ class Background:
         new = []
         for j, (label, seed) in enumerate(zip(training.labels, training.seeds, strict=True)):
             values = {f"theta.{n}": number(v[j]) for n, v in theta.items()}
-            member = {"member": training.members[j], "label": label, "seed": seed, "step": training.step}
+            member = {"member": self.members[j], "label": label, "seed": seed, "step": training.step}
             new.append({**member, "train_loss": losses[j], "val_loss": float(training.val_loss[j]), **values})
-        with self._lock:
+        with self._news:
             self._rows += new
         self._notify()

@@ -84,13 +84,14 @@ def write_records(path: Path, rows: Iterable[dict[str, Any]]) -> None:
     write_atomically(path, lambda file: file.write(text.encode()))
 
 
-def read_records(path: Path) -> list[dict[str, Any]]:
+def read_records(path: Path | str) -> list[dict[str, Any]]:
     """Read a file of records.
 
     Raises:
         FileNotFoundError: no such file.
         ValueError: a line that is not a whole record; nothing is changed.
     """
+    path = Path(path)
     if not path.is_file():
         raise FileNotFoundError(f"no records at {path}; expected a .jsonl file or a folder that `hybridsam run` wrote")
     rows = []

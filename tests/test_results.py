@@ -34,6 +34,7 @@ def test_records_round_trip(rows, tmp_path):
     path = tmp_path / "runs.jsonl"
     write_records(path, rows)
     assert read_records(path) == rows
+    assert read_records(str(path)) == rows
     assert [p.name for p in tmp_path.iterdir()] == ["runs.jsonl"]
 
 

@@ -21,7 +21,10 @@ ROOT = Path(__file__).resolve().parent.parent
 BUILD = ROOT / "_build"
 CACHE = BUILD / ".jupyter_cache"
 HTML = BUILD / "html"
-DEPENDS = ("hybridsam_lite/**/*.py", "book/results/**/*", "constraints.txt")
+DEPENDS = (
+    *(f"hybridsam_lite/**/*.{ending}" for ending in ("py", "js", "css")),
+    *("book/results/**/*", "constraints.txt"),
+)
 
 DEFAULTS = {
     "HYBRIDSAM_PRESET": "quick",

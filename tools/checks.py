@@ -66,7 +66,7 @@ def main(names: list[str]) -> int:
         return 2
     results = {}
     for name in names or LAYERS:
-        without_browser = name == "pages" and browser.install() is None
+        without_browser = name in ("unit", "pages") and browser.install() is None
         status, seconds = run(name)
         if without_browser and status == "ok":
             status = "browser part NOT RUN"

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from hybridsam_lite.plots.look import COLORS, axes, legend_above, style, truth_line, with_unit
+from hybridsam_lite.plots.look import COLORS, axes, few_ticks, legend_above, style, truth_line, with_unit
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -34,6 +34,7 @@ def profile(curve: Profile, truth: float | None = None, *, ax: Axes | None = Non
     with style():
         ax = axes(ax)
         _draw_profile(ax, curve, truth)
+        few_ticks(ax.yaxis)
         legend_above(ax)
     return ax
 
@@ -78,6 +79,7 @@ def diagnosis(report: Report, name: str | None = None, truth: float | None = Non
         if name in report.profiles:
             _draw_profile(left, report.profiles[name], truth)
             left.margins(y=0.3)  # room for the legend above the curve
+            few_ticks(left.yaxis)
             left.legend(loc="upper center", ncols=2, fontsize="x-small")
         else:
             left.text(0.5, 0.5, "no profile", ha="center", va="center", transform=left.transAxes)
@@ -88,6 +90,8 @@ def diagnosis(report: Report, name: str | None = None, truth: float | None = Non
                 right.bar(part, size, color=COLORS[part])
         if report.shares.network is None:
             right.text(0.5, 0.5, "nested:\nnot defined", ha="center", va="center", transform=right.transAxes)
+        if not any(parts.values()):
+            right.set(xticks=[], yticks=[])
         right.set(title="shares", ylabel="root mean square")
         for ax in (middle, right):
             ax.grid(axis="x", visible=False)

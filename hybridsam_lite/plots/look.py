@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
+    from matplotlib.axis import Axis
 
 __all__ = ["COLORS", "HEIGHT", "MARKERS", "SPARE", "STYLE", "WIDTH", "color", "style", "use_style"]
 
@@ -22,6 +23,7 @@ SPARE = ("#7B68EE", "#661100")  # for methods that have no colour of their own
 MARKERS = {"erm": "o", "wd": "s", "fn": "^", "sam": "D", "asam": "v"}
 
 WIDTH, HEIGHT = 6.4, 3.2  # inches: every figure is as wide as the text
+INCHES_PER_LETTER = 0.08  # about, in ticks and legends
 STYLE: Any = {
     "axes.axisbelow": True, "axes.grid": True, "grid.color": "#E4E4E4", "grid.linewidth": 0.6,
     "axes.spines.right": False, "axes.spines.top": False,
@@ -98,11 +100,29 @@ def truth_line(ax: Axes, truth: float | None, *, vertical: bool = False) -> None
 
 
 def legend_above(ax: Axes) -> None:
-    """The legend over the axes, where it hides no data."""
+    """The legend over the axes, where it hides no data, with as many columns as there is room for."""
     handles, labels = ax.get_legend_handles_labels()
     if labels:
         place: Any = {"loc": "lower left", "bbox_to_anchor": (0, 1), "borderaxespad": 0.2}
-        ax.legend(handles, labels, ncols=max(1, int(width(ax) / 1.5)), handlelength=1.6, **place)
+        column = 0.5 + INCHES_PER_LETTER * max(map(len, labels))
+        ax.legend(handles, labels, ncols=max(1, int(width(ax) / column)), handlelength=1.6, **place)
+
+
+def few_ticks(axis: Axis) -> None:
+    """Of a logarithmic axis that spans less than a decade, a few round numbers instead of all the minor ticks."""
+    from matplotlib.ticker import MaxNLocator, NullLocator
+
+    low, high = sorted(axis.get_view_interval())
+    if high < 10 * low:
+        axis.set_major_locator(MaxNLocator(5, steps=[1, 2, 5, 10]))
+        axis.set_major_formatter("{x:.4g}")
+        axis.set_minor_locator(NullLocator())
+
+
+def dash(label: str, others: Sequence[str]) -> str:
+    """Of several labels with one colour, each gets a line of its own."""
+    alike = [other for other in dict.fromkeys(others) if color(other, others) == color(label, others)]
+    return ("-", "--", "-.", ":")[alike.index(label) % 4]
 
 
 def width(ax: Axes) -> float:

@@ -11,8 +11,11 @@ import pandas as pd
 
 from hybridsam_lite.plots.look import (
     COLORS,
+    INCHES_PER_LETTER,
     axes,
     color,
+    dash,
+    few_ticks,
     legend_above,
     marker,
     method_of,
@@ -28,9 +31,7 @@ if TYPE_CHECKING:
 
     from hybridsam_lite.select import Choice
 
-__all__ = ["corner", "l_curve", "theta_against_setting", "theta_by_method"]
-
-INCHES_PER_TICK = 0.42
+__all__ = ["by_setting", "corner", "l_curve", "place_of_zero", "theta_against_setting", "theta_by_method"]
 
 
 def theta_by_method(
@@ -67,13 +68,19 @@ def theta_by_method(
             if len(shown):
                 ax.plot([i - 0.3, i + 0.3], [np.median(shown)] * 2, color=tint, linewidth=2.4)
             lost = int((mine & ~ok).sum())
-            ticks.append(label.replace(":", "\n") + (f"\n({lost} diverged)" if lost else ""))
+            ticks.append(label + (f":({lost} diverged)" if lost else ""))
         if error:
             ax.set_yscale("log")
+            few_ticks(ax.yaxis)
         elif truth is not None:
             truth_line(ax, truth)
             ax.legend()
-        ax.set_xticks(range(len(ticks)), ticks)
+        letters = max(len(part) for tick in ticks for part in tick.split(":"))
+        if letters * INCHES_PER_LETTER < width(ax) / len(ticks):
+            ax.set_xticks(range(len(ticks)), [tick.replace(":", "\n") for tick in ticks])
+        else:
+            texts = [tick.replace(":(", " (") for tick in ticks]
+            ax.set_xticks(range(len(ticks)), texts, rotation=40, ha="right", rotation_mode="anchor")
         ax.grid(axis="x", visible=False)
         ax.set_ylabel(with_unit(f"error of {name}" if error else name, unit))
     return ax
@@ -107,9 +114,9 @@ def theta_against_setting(
     """
     frame = table_of(runs)
     name, values = theta_column(frame, name)
-    table = _by_setting(frame.assign(_theta=values), setting)
+    table = by_setting(frame.assign(_theta=values), setting)
     shown = table[finished(table)]
-    zero = _place_of_zero(table["_x"])
+    zero = place_of_zero(table["_x"])
     with style():
         ax = axes(ax)
         right = ax.twinx()
@@ -144,25 +151,23 @@ def theta_against_setting(
 
 def _draw_curve(ax: Axes, right: Axes, rows: pd.DataFrame, curve: str, curves: Sequence[str], label: str) -> None:
     """One method: seeds, median and quartiles of theta, and the median loss."""
-    tint = color(curve, curves)
-    like = [c for c in curves if method_of(c) == method_of(curve)]
-    dash = ("-", "--", "-.")[like.index(curve) % 3]
+    tint, line = color(curve, curves), dash(curve, curves)
     if rows["_x"].isna().all():
-        ax.axhline(rows["_theta"].median(), color=tint, linestyle=dash, label=label)
+        ax.axhline(rows["_theta"].median(), color=tint, linestyle=line, label=label)
         return
     ax.plot(rows["_x"], rows["_theta"], marker(curve), color=tint, alpha=0.35, markersize=4)
     by = rows.groupby("_x")
     q1, middle, q3 = (by["_theta"].quantile(q) for q in (0.25, 0.5, 0.75))
     if len(middle) > 1:
         ax.fill_between(middle.index, q1, q3, color=tint, alpha=0.18, linewidth=0)
-        ax.plot(middle.index, middle, dash, color=tint, marker=marker(curve), label=label)
+        ax.plot(middle.index, middle, line, color=tint, marker=marker(curve), label=label)
     else:
         ends = np.abs(np.array([middle - q1, q3 - middle]))
         ax.errorbar(middle.index, middle, ends, color=tint, marker=marker(curve), capsize=5, label=label)
     right.plot(by["val_loss"].median(), ":", color=tint, linewidth=1.2, marker="o", markersize=3.5, fillstyle="none")
 
 
-def _by_setting(table: pd.DataFrame, setting: str) -> pd.DataFrame:
+def by_setting(table: pd.DataFrame, setting: str) -> pd.DataFrame:
     """The rows to show, with the columns _x (the setting; 0 for plain training) and _curve (method and variant)."""
     rows: list[tuple[float, Any]] = []
     for label, settings in zip(table["label"], table["settings"], strict=True):
@@ -181,7 +186,7 @@ def _by_setting(table: pd.DataFrame, setting: str) -> pd.DataFrame:
     return out
 
 
-def _place_of_zero(x: pd.Series[float]) -> float:
+def place_of_zero(x: pd.Series[float]) -> float:
     """Where a logarithmic axis shows 0: one step left of the smallest setting."""
     own = sorted(set(x[x > 0]))
     return own[0] ** 2 / own[1] if len(own) > 1 else own[0] / 10
@@ -191,13 +196,14 @@ def _name_settings(ax: Axes, own: list[float], zero: float) -> None:
     """Ticks at the settings that were run, and a line that sets 0 apart from the logarithmic part."""
     from matplotlib.ticker import NullLocator
 
-    places = [x or zero for x in own]
-    reach = math.log(places[-1] / places[0]) or 1.0
+    places, texts = [x or zero for x in own], [f"{x:.3g}" for x in own]
+    inches = width(ax) / (math.log(places[-1] / places[0]) or 1.0)
     named: list[int] = []
     for i, place in enumerate(places):  # only as many as can be read side by side
-        if not named or math.log(place / places[named[-1]]) / reach * width(ax) > INCHES_PER_TICK:
+        letters = (len(texts[i]) + len(texts[named[-1]])) / 2 + 1 if named else 0
+        if math.log(place / places[named[-1] if named else i]) * inches >= letters * INCHES_PER_LETTER:
             named.append(i)
-    ax.set_xticks([places[i] for i in named], [f"{own[i]:g}" for i in named])
+    ax.set_xticks([places[i] for i in named], [texts[i] for i in named])
     ax.xaxis.set_minor_locator(NullLocator())
     if own[0] == 0:
         ax.axvline(math.sqrt(zero * own[1]), color=COLORS["data"], linewidth=0.8, linestyle=(0, (1, 3)))
@@ -240,7 +246,7 @@ def l_curve(
     wanted = list(dict.fromkeys(strengths)) if by_column else [against]
     with style():
         ax = axes(ax)
-        tables = {key: _by_setting(frame[finished(frame)], key) for key in wanted}
+        tables = {key: by_setting(frame[finished(frame)], key) for key in wanted}
         curves = [c for table in tables.values() for c in dict.fromkeys(table["_curve"])]
         for table in tables.values():
             for curve, rows in table[table["_x"] > 0 if not by_column else table["_x"].notna()].groupby("_curve"):

@@ -108,8 +108,7 @@ def surface(
         there = _theta(entry, origin[index] + along[index])
         along[index] = 0.0
         pad = 0.25 * abs(there - entry.value) or 0.25 * min(down, up)
-        low, high = (f(entry.value, there) + sign * pad for f, sign in ((min, -1), (max, 1)))
-        low, high = max(low, entry.value - 4 * down), min(high, max(there, entry.value + up))
+        low, high = (_beyond(entry, f(entry.value, there), sign * pad) for f, sign in ((min, -1), (max, 1)))
         steps, words = np.linspace(-0.25, 1.25, size), "step from this model (0) to the other (1)"
     thetas = np.linspace(low, high, size)
     raw = entry.constraint.inverse(torch.tensor(thetas, dtype=torch.float64)).to(origin)
@@ -125,6 +124,13 @@ def surface(
     return Surface(entry, thetas, steps, losses.cpu().numpy(), at.value, words, points)
 
 
+def _beyond(entry: ThetaEntry, value: float, pad: float) -> float:
+    """A value beyond this one, by no more than theta's constraint admits."""
+    while not entry.constraint.admits(value + pad):
+        pad /= 2
+    return value + pad
+
+
 def _theta(entry: ThetaEntry, raw: Tensor) -> float:
     return entry.constraint.forward(raw).item()
 
@@ -133,7 +139,8 @@ def _flat(at: Landscape, model: nn.Module) -> Tensor:
     """Another model's parameters as one vector, in the order of `at`."""
     named = dict(model.named_parameters())
     names = [n for role in ("phi", "theta") for n in at.names[role]]
-    flat = torch.cat([named[n].detach().reshape(-1).to(at.phi) for n in names if n in named])
+    parts = [named[n].detach().reshape(-1).to(at.phi) for n in names if n in named]
+    flat = torch.cat(parts) if parts else at.phi[:0]
     if len(flat) != len(at.phi) + len(at.theta):
         raise ValueError(
             f"surface: expected a model with {len(at.phi) + len(at.theta)} trained parameters, named as in this one, "
@@ -211,14 +218,18 @@ def loss_surface(found: Surface, truth: float | None = None, *, ax: Axes | None 
             tint = COLORS["physics"] if label == "trained" else color(label, list(found.points))
             look: Any = {"color": tint, "markeredgecolor": "white", "markersize": 9, "linestyle": ""}
             ax.plot(theta, step, marker="*" if label == "trained" else marker(label), label=label, **look)
-        truth_line(ax, truth, vertical=True)
+        ax.set(xlim=(found.thetas[0], found.thetas[-1]), ylim=(found.steps[0], found.steps[-1]))
+        if truth is not None and not found.thetas[0] <= truth <= found.thetas[-1]:
+            ax.plot([], [], "--", color=COLORS["truth"], linewidth=1, label=f"truth: {truth:.4g}, outside")
+        else:
+            truth_line(ax, truth, vertical=True)
         ax.set_xlabel(with_unit(found.entry.label, found.entry.unit))
         ax.set_ylabel(_broken(found.direction))
         ax.grid(visible=False)
         bar = ax.figure.colorbar(filled, ax=ax, label="loss")
         decades = np.arange(np.ceil(np.log10(low)), np.log10(levels[-1]) + 1e-9)
-        bar.set_ticks(list(10.0**decades) if len(decades) > 1 else [low, levels[-1]])
-        bar.ax.yaxis.set_major_formatter("{x:.0e}")
+        bar.set_ticks(list(10.0**decades) if len(decades) > 1 else list(levels[[0, 9, -1]]))
+        bar.ax.yaxis.set_major_formatter("{x:.0e}" if len(decades) > 1 else "{x:.3g}")
         bar.minorticks_off()
         legend_above(ax)
     return ax

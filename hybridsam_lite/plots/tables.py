@@ -19,7 +19,8 @@ def table_of(runs: Rows) -> pd.DataFrame:
     if isinstance(runs, Runs):
         last = runs.history.groupby("member")["train_loss"].last()
         return runs.frame.assign(train_loss=last.reindex(range(len(runs))).to_numpy())
-    return runs if isinstance(runs, pd.DataFrame) else pd.DataFrame([dict(row) for row in runs])
+    table = runs if isinstance(runs, pd.DataFrame) else pd.DataFrame([dict(row) for row in runs])
+    return table.reset_index(drop=True)  # tables that were joined count their rows twice
 
 
 def finished(table: pd.DataFrame) -> pd.Series[bool]:

@@ -36,14 +36,18 @@ class Monitor:
 
     def __init__(self, start: Callable[[Callable[[], None]], Background], look: dict[str, Any]) -> None:
         self._widgets, self._look = ipywidgets(), look
-        self._pending, self._last, self._cost = False, 0.0, 0.0
+        self._pending, self._last, self._cost, self._shown = False, 0.0, 0.0, list[int]()
         try:  # pictures are drawn by the notebook's own thread, between cells: matplotlib is not made for two
             self._loop: asyncio.AbstractEventLoop | None = asyncio.get_running_loop()
         except RuntimeError:
             self._loop = None
         self.run = start(self._notified)
-        self.panel = self._build()
-        self.refresh()
+        try:
+            self.panel = self._build()
+            self.refresh()
+        except BaseException:  # theta has no such name, for example: do not train on without a monitor
+            self.run.stop()
+            raise
 
     @property
     def runs(self) -> Runs:
@@ -52,7 +56,10 @@ class Monitor:
 
     def wait(self, timeout: float | None = None) -> Runs:
         """Wait for the result; the controls rest meanwhile, for the notebook is busy."""
-        return self.run.wait(timeout)
+        try:
+            return self.run.wait(timeout)
+        finally:
+            self.refresh()
 
     def refresh(self) -> None:
         """Draw the present state."""
@@ -61,11 +68,17 @@ class Monitor:
         over = run.state in ("done", "stopped", "failed")
         self._progress.max, self._progress.value = max(1, run.steps), run.step
         self._pause.disabled, self._resume.disabled = run.state != "training", run.state != "paused"
-        self._stop.disabled = self._rho.disabled = over
+        self._stop.disabled, self._rho.disabled = over, over or "rho" not in run.settings
+        if run.members != self._shown:  # another stack, with a rho of its own
+            self._shown = run.members
+            self._rho.unobserve(self._typed, "value")
+            self._rho.value = round(run.settings.get("rho", [0.0])[0], 8)
+            self._rho.observe(self._typed, "value")
         said = f"{', '.join(run.labels)}: {run.state}, step {run.step} of {run.steps}."
         if len(rows):
             said += f" Training loss {rows['train_loss'].tail(len(set(rows['member']))).median():.2e}."
         said += f" Not changed: {run.refused}." if run.refused else ""
+        said += f" {type(run.error).__name__}: {run.error}" if run.error else ""
         self._text.value = as_said(said)
         if len(rows):
             figure = new_figure()
@@ -80,8 +93,7 @@ class Monitor:
         self._pause = w.Button(description="Pause", icon="pause", tooltip="hold after the current step")
         self._resume = w.Button(description="Resume", icon="play", tooltip="go on")
         self._stop = w.Button(description="Stop", icon="stop", tooltip="end now; keep what was learned")
-        start = self.run.settings.get("rho", [0.0])[0]
-        self._rho = w.BoundedFloatText(value=round(start, 8), min=0, max=1e6, step=0.01, description="rho")
+        self._rho = w.BoundedFloatText(min=0, max=1e6, step=0.01, description="rho")
         self._progress = w.IntProgress(description="steps")
         self._text, self._picture = w.HTML(), w.HTML()
         for button, act in (
@@ -90,13 +102,16 @@ class Monitor:
             (self._stop, self.run.stop),
         ):
             button.on_click(functools.partial(self._pressed, act))
-        self._rho.observe(lambda change: self.run.set(rho=change["new"]), "value")
+        self._rho.observe(self._typed, "value")
         buttons = w.HBox([self._pause, self._resume, self._stop, self._rho], layout={"flex_flow": "row wrap"})
         return w.VBox([buttons, self._progress, self._text, self._picture])
 
     def _pressed(self, act: Callable[[], None], _: Any) -> None:
         act()
         self.refresh()
+
+    def _typed(self, change: Any) -> None:
+        self.run.set(rho=change["new"])
 
     def _notified(self) -> None:
         """In the training's thread: ask the notebook's thread for a new picture, unless one is on its way."""

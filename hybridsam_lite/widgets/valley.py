@@ -8,9 +8,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from torch import Tensor, nn
 
+from hybridsam_lite.checks import LossFunction, mean_squared_error
 from hybridsam_lite.data import Data, Inputs
 from hybridsam_lite.landscape import Landscape
-from hybridsam_lite.plots.look import COLORS, style, with_unit
+from hybridsam_lite.plots.look import COLORS, few_ticks, style, with_unit
 from hybridsam_lite.plots.surfaces import Surface, loss_surface, surface
 from hybridsam_lite.widgets.parts import figure as new_figure
 from hybridsam_lite.widgets.parts import ipywidgets
@@ -25,14 +26,13 @@ __all__ = ["describe_point", "draw_point", "landscape"]
 
 def describe_point(found: Surface, row: int, column: int) -> str:
     """One point of a surface in words: its loss, and the best theta at this step of phi."""
-    loss, theta = found.losses[row, column], found.thetas[column]
-    best = found.thetas[np.argmin(found.losses[row])]
+    loss, theta, label = found.losses[row, column], found.thetas[column], found.entry.label
+    where = f"{label} = {theta:.4g} {found.entry.unit}".rstrip() + f", step {found.steps[row]:.2f} of phi: "
+    if not np.isfinite(found.losses[row]).any():
+        return where + "the loss is infinite, as it is for every theta at this step."
     ratio = f", {loss / found.value:.3g} times the trained model's" if found.value > 0 else ""
-    return (
-        f"{found.entry.label} = {theta:.4g} {found.entry.unit}".rstrip()
-        + f", step {found.steps[row]:.2f} of phi: loss {loss:.3g}{ratio}."
-        + f" At this step the loss is lowest at {found.entry.label} = {best:.4g}."
-    )
+    value = f"loss {loss:.3g}{ratio}." if np.isfinite(loss) else "the loss is infinite."
+    return where + value + f" At this step it is lowest at {label} = {found.thetas[np.argmin(found.losses[row])]:.4g}."
 
 
 def draw_point(found: Surface, row: int, column: int, truth: float | None = None) -> Figure:
@@ -49,6 +49,7 @@ def draw_point(found: Surface, row: int, column: int, truth: float | None = None
         right.set(xlabel=with_unit(found.entry.label, found.entry.unit), ylabel=f"loss at step {found.steps[row]:.2f}")
         finite = found.losses[np.isfinite(found.losses) & (found.losses > 0)]
         right.set(yscale="log", ylim=(0.7 * finite.min(), 1.4 * finite.max()))
+        few_ticks(right.yaxis)
     return figure
 
 
@@ -58,6 +59,7 @@ def landscape(
     *,
     name: str | None = None,
     theta: Sequence[str] = (),
+    loss: LossFunction = mean_squared_error,
     other: nn.Module | None = None,
     models: Mapping[str, nn.Module] | None = None,
     truth: float | None = None,
@@ -69,7 +71,7 @@ def landscape(
         model: a trained model.
         data: `hs.Data` or an (inputs, target) pair; a few hundred samples are enough.
         name: label of the theta to move; may be left out if there is only one.
-        theta: names of theta in a model written without `hs.Theta`.
+        theta, loss: as in `hs.diagnose`.
         other, models, size: as in `hs.plots.surface`.
         truth: theta's true value, drawn as a line.
 
@@ -85,12 +87,16 @@ def landscape(
     '2.bias'
     """
     widgets = ipywidgets()
-    found = surface(Landscape(model, data, theta=theta), name, other=other, models=models, size=size)
+    found = surface(Landscape(model, data, theta=theta, loss=loss), name, other=other, models=models, size=size)
     middles = [int(np.abs(found.thetas - found.entry.value).argmin()), int(np.abs(found.steps).argmin())]
     labels = [[f"{v:.4g}" for v in found.thetas], [f"{v:.2f}" for v in found.steps]]
     sliders = [
         widgets.SelectionSlider(
-            options=list(zip(texts, range(size), strict=True)), value=at, description=label, continuous_update=False
+            options=list(zip(texts, range(size), strict=True)),
+            value=at,
+            description=label,
+            continuous_update=False,
+            style={"description_width": "initial"},
         )
         for texts, at, label in zip(labels, middles, (found.entry.label, "step of phi"), strict=True)
     ]
@@ -104,4 +110,4 @@ def landscape(
     for slider in sliders:
         slider.observe(show, "value")
     show(None)
-    return widgets.VBox([widgets.HBox(sliders), text, picture])
+    return widgets.VBox([widgets.HBox(sliders, layout={"flex_flow": "row wrap"}), text, picture])
