@@ -11,7 +11,7 @@ from torch import Tensor
 
 from hybridsam_lite.landscape import Landscape, ThetaEntry
 
-__all__ = ["Profile", "find", "profile", "refit"]
+__all__ = ["Profile", "ends", "find", "profile"]
 
 CHI2 = 3.841  # 95 % quantile of chi-square with one degree of freedom
 
@@ -122,9 +122,9 @@ def profile(
         grads, losses = evaluate(x)
         return grads.detach() * mask, losses.detach()
 
-    losses = refit(masked, start, steps).tolist()
+    losses = _refit(masked, start, steps).tolist()
     threshold = max(at.value, min(losses) * math.exp(CHI2 / at.target.numel()))
-    low, high = _interval(values, losses, threshold)
+    low, high = ends(values, losses, threshold)
     return Profile(entry, values, losses, at.value, threshold, low, high, steps, vectorized)
 
 
@@ -159,7 +159,7 @@ def _runs(evaluate: Callable[[Tensor], tuple[Tensor, Tensor]], x: Tensor) -> boo
     return True
 
 
-def refit(evaluate: Callable[[Tensor], tuple[Tensor, Tensor]], x: Tensor, steps: int, memory: int = 20) -> Tensor:
+def _refit(evaluate: Callable[[Tensor], tuple[Tensor, Tensor]], x: Tensor, steps: int, memory: int = 20) -> Tensor:
     """Minimize every row by itself with L-BFGS; returns the losses, shape (row,), infinite where there is none.
 
     A row whose step does not lower its loss enough (Armijo) stays, and tries a quarter of it next.
@@ -210,16 +210,14 @@ def _precondition(g: Tensor, s: Tensor, y: Tensor, inverse: Tensor) -> Tensor:
     return q
 
 
-def _interval(grid: list[float], losses: list[float], threshold: float) -> tuple[float, float]:
-    """Where the loss, linear between grid points, is within the threshold; infinite if open at an end."""
-    inside = [i for i, v in enumerate(losses) if v <= threshold]
-    ends = []
-    for i, step, outer in ((inside[0], -1, -math.inf), (inside[-1], 1, math.inf)):
-        j = i + step
+def ends(grid: list[float], heights: list[float], limit: float) -> tuple[float, float]:
+    """Where a curve, linear between grid points, leaves what is below the limit; infinite if open at an end."""
+    inside = [i for i, height in enumerate(heights) if height <= limit]
+    found = []
+    for i, j, is_open in ((inside[0], inside[0] - 1, -math.inf), (inside[-1], inside[-1] + 1, math.inf)):
         if not 0 <= j < len(grid):
-            ends.append(outer)
-        elif not math.isfinite(losses[j]):
-            ends.append(grid[i])
-        else:
-            ends.append(grid[i] + (grid[j] - grid[i]) * (threshold - losses[i]) / (losses[j] - losses[i]))
-    return ends[0], ends[1]
+            found.append(is_open)
+            continue
+        share = (limit - heights[i]) / (heights[j] - heights[i])  # 0 where the refit beyond failed
+        found.append(grid[i] + share * (grid[j] - grid[i]))
+    return found[0], found[1]

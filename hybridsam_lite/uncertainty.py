@@ -22,7 +22,7 @@ from hybridsam_lite.data import Data, Inputs
 from hybridsam_lite.diagnose import seed_spread
 from hybridsam_lite.information import Information, information
 from hybridsam_lite.landscape import Landscape, ThetaEntry
-from hybridsam_lite.likelihood import Profile, profile
+from hybridsam_lite.likelihood import Profile, ends, profile
 from hybridsam_lite.runs import Runs
 
 __all__ = [
@@ -141,6 +141,11 @@ def intervals(
         ValueError, TypeError: for a model without global theta, complex parameters (give the real and the
             imaginary part as two), or other input that cannot work.
 
+    Measured at level 0.95, on 200 simulated data sets for each of four small problems, trained plainly and by SAM: the
+    information covers 0.43 to 0.89 of the time, always too rarely; the profile 0.92 to 1.00, but it may be infinite (for
+    one theta in 99 of 100 sets); the seeds 0.86 to 0.98 with a nonlinear network, and 0.16 where the network is linear,
+    for there the seeds agree and the noise in the data is all that matters. See `book/results/coverage.json`.
+
     Source: Wald and likelihood-ratio intervals; Raue et al., Bioinformatics 2009.
 
     >>> import hybridsam_lite as hs
@@ -235,15 +240,8 @@ def profile_interval(at: Landscape, curve: Profile, level: float = 0.95) -> Thet
         )
     bound = math.sqrt(max(limit, worse))
     roots = [math.sqrt(n * math.log(max(x / least, 1.0))) if math.isfinite(x) else math.inf for x in curve.losses]
-    inside = [i for i, root in enumerate(roots) if root <= bound]
-    ends = []
-    for i, j, open_end in ((inside[0], inside[0] - 1, -math.inf), (inside[-1], inside[-1] + 1, math.inf)):
-        if not 0 <= j < len(roots):
-            ends.append(open_end)
-            continue
-        share = (bound - roots[i]) / (roots[j] - roots[i])  # 0 where the refit beyond failed
-        ends.append(curve.grid[i] + share * (curve.grid[j] - curve.grid[i]))
-    return _interval(curve.entry, ends[0], ends[1], level, "profile", doubts)
+    low, high = ends(curve.grid, roots, bound)
+    return _interval(curve.entry, low, high, level, "profile", doubts)
 
 
 def seed_intervals(

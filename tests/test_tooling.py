@@ -181,3 +181,13 @@ def test_browser_can_be_named(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -
     assert browser.find() is None
     monkeypatch.setenv("HYBRIDSAM_CHROMIUM", sys.executable)
     assert browser.find() == sys.executable
+
+
+def test_only_a_cell_that_ran_out_of_time_is_tried_again(tmp_path: Path) -> None:
+    assert not book.waited_in_vain(tmp_path)
+    reports = tmp_path / "reports" / "book"
+    reports.mkdir(parents=True)
+    (reports / "07.err.log").write_text("AssertionError")
+    assert not book.waited_in_vain(tmp_path)
+    (reports / "08.err.log").write_text("nbclient.exceptions.CellTimeoutError: A cell timed out")
+    assert book.waited_in_vain(tmp_path)

@@ -70,6 +70,11 @@ def chapter_times(cache: Path, since: datetime) -> dict[str, tuple[float, bool]]
     return times
 
 
+def waited_in_vain(html: Path) -> bool:
+    """Whether a cell ran out of time: now and then a reply of an idle kernel never arrives (also with ipykernel 6)."""
+    return any("CellTimeoutError" in log.read_text() for log in (html / "reports").rglob("*.err.log"))
+
+
 def main() -> int:
     """Build the book; the exit code is that of jupyter-book."""
     env = {**DEFAULTS, **os.environ}
@@ -83,6 +88,9 @@ def main() -> int:
     tool = str(Path(sys.executable).with_name("jupyter-book"))
     command = [tool, "build", ".", "-W", "-n", "--keep-going"]
     code = subprocess.run(command, cwd=ROOT, env=env, check=False).returncode
+    if code and waited_in_vain(HTML):
+        print("A kernel's reply was lost and waited for in vain: once more, from the cache.", flush=True)
+        code = subprocess.run(command, cwd=ROOT, env=env, check=False).returncode
     seconds = time.monotonic() - start
 
     for log in sorted((HTML / "reports").rglob("*.err.log")):

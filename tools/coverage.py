@@ -1,8 +1,8 @@
 """How often the intervals of `hs.intervals` cover the true theta, measured on many simulated data sets.
 
 `python -m tools.coverage` trains a small network on each of 200 data sets per problem, all data sets in one
-stack, and writes book/results/coverage.json after every problem and method. What is already there, by the
-same settings, is kept, so that an interrupted run goes on. About 25 minutes on one core.
+stack, and writes book/results/coverage.json after every problem and method. What is already there, from the
+same commit and settings, is kept, so that an interrupted run goes on. About 40 minutes on one core.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ import json
 import math
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -25,15 +25,14 @@ import hybridsam_lite as hs
 from hybridsam_lite.checks import mean_squared_error
 from hybridsam_lite.device import cpu_threads
 from hybridsam_lite.files import write_atomically
-from hybridsam_lite.information import Information
-from hybridsam_lite.likelihood import Profile
-from hybridsam_lite.likelihood import _refit as refit
+from hybridsam_lite.hybrid import as_prediction
 from hybridsam_lite.methods import Moment
 from hybridsam_lite.results import provenance
 from hybridsam_lite.runs import Member, Runs
 from hybridsam_lite.stack import Stack
 from hybridsam_lite.tasks import duffing, pendulum
 from hybridsam_lite.tasks.base import Array, windows
+from hybridsam_lite.train import STATUS
 from hybridsam_lite.uncertainty import (
     ThetaInterval,
     information_intervals,
@@ -49,9 +48,8 @@ SEEDED = 50  # of them, the first so many are trained from SEEDS initializations
 SEEDS = 4
 LEVELS = (0.95, 0.68)
 REFITS = 50  # gradients per grid point of a profile
-CHUNK = 50  # data sets that are profiled at once
 SERIES = 2  # of a data set, for training and for validation
-RHO = 0.1
+METHODS = (hs.ERM(), hs.SharpnessAware(rho=0.1))
 
 
 @dataclass(frozen=True)
@@ -197,24 +195,19 @@ def measure(problem: Problem, method: hs.Method) -> list[dict[str, Any]]:
     members = [(i, 0) for i in range(SETS)] + [(i, s) for s in range(1, SEEDS) for i in range(SEEDED)]
     stack = train(problem, method, [t for t, _ in data], members)
     trained = time.monotonic()
+    everyone = []
+    for j, (i, seed) in enumerate(members):
+        member = Member(method, seed, STATUS[int(stack.status[j])], problem.steps, 0.0, math.nan, stack.member_state(j))
+        runs = Runs(problem.model(), [member], pd.DataFrame(), 0, "cpu", {})
+        everyone.append(replace(member, val_loss=loss(runs.model(0), data[i][1])))
     found: list[ThetaInterval] = []
-    all_members = []
-    for j, (_, seed) in enumerate(members):
-        status = "ok" if bool(stack.alive[j]) else "diverged"
-        all_members.append(Member(method, seed, status, int(stack.last_step[j]), 0.0, math.nan, stack.member_state(j)))
-    runs = Runs(problem.model(), all_members, pd.DataFrame(), 0, "cpu", {})
-    fine = [i for i in range(SETS) if all_members[i].status == "ok"]
-    for some in (fine[k : k + CHUNK] for k in range(0, len(fine), CHUNK)):
-        places = [hs.Landscape(runs.model(i), data[i][0]) for i in some]
-        informations = [hs.information(at) for at in places]
-        for k in range(len(problem.theta_true) if some[0] < PROFILED else 0):
-            curves = profiles(places, [data[i][0] for i in some], informations, k)
-            found += [profile_interval(at, c, level) for at, c in zip(places, curves, strict=True) for level in LEVELS]
-        for at, information in zip(places, informations, strict=True):
-            found += [x for level in LEVELS for x in information_intervals(at, information, level)]
-    for i in range(SEEDED):
-        mine = [j for j, (k, _) in enumerate(members) if k == i]
-        found += of_seeds(problem, runs, mine, data[i][1])
+    for i in range(SETS):
+        mine = [m for m, (k, _) in zip(everyone, members, strict=True) if k == i]
+        runs = Runs(problem.model(), mine, pd.DataFrame(), 0, "cpu", {})
+        if mine[0].status == "ok":
+            found += of_one(hs.Landscape(runs.model(0), data[i][0]), i < PROFILED)
+        if i < SEEDED:
+            found += [x for level in LEVELS for x in seed_intervals(runs, None, data[i][1], level)]
     seconds = {"training": trained - start, "intervals": time.monotonic() - trained}
     return [
         {"problem": problem.name, "method": method.label, **row, "diverged": int((~stack.alive).sum()),
@@ -223,58 +216,24 @@ def measure(problem: Problem, method: hs.Method) -> list[dict[str, Any]]:
     ]  # fmt: skip
 
 
-def profiles(places: list[hs.Landscape], data: list[hs.Data], informations: list[Information], k: int) -> list[Profile]:
-    """What `hs.profile` finds for entry k with `profile_grid`, for many data sets at once; checked on the first."""
-    first, size = places[0], len(places[0].phi)
-    grids, starts = [], []
-    for at, information in zip(places, informations, strict=True):
-        entry = at.entries[k]
-        values = sorted({*(profile_grid(information, k) or []), entry.value})
-        start = torch.cat([at.phi, at.theta]).expand(len(values), -1).clone()
-        start[:, size + k] = entry.constraint.inverse(torch.tensor(values, dtype=torch.float64))
-        grids.append(values)
-        starts.append(start)
-    counts = torch.tensor([len(g) for g in grids])
-    inputs = {
-        n: x if n in data[0].shared else torch.stack([named(d)[n] for d in data]) for n, x in named(data[0]).items()
-    }
-    rows = torch.arange(len(places)).repeat_interleave(counts)
-    stacked = hs.Data(inputs, torch.stack([d.target for d in data]), data[0].shared).take(rows).to("cpu", torch.float64)
-
-    def one(x: Tensor, inputs: dict[str, Tensor], target: Tensor) -> Tensor:
-        state = first.named(x[:size], x[size:])
-        predicted = torch.func.functional_call(first.model, state, (inputs,))
-        return mean_squared_error(predicted.value if isinstance(predicted, hs.Prediction) else predicted, target)
-
-    together = torch.func.vmap(torch.func.grad_and_value(one), (0, *stacked.in_dims()))
-
-    def evaluate(x: Tensor) -> tuple[Tensor, Tensor]:
-        grads, losses = together(x, named(stacked), stacked.target)
-        grads[:, size + k] = 0.0
-        return grads.detach(), losses.detach()
-
-    losses = refit(evaluate, torch.cat(starts), REFITS).split(counts.tolist())
-    found = [
-        Profile(at.entries[k], grid, x.tolist(), at.value, math.nan, math.nan, math.nan, REFITS, True)
-        for at, grid, x in zip(places, grids, losses, strict=True)
-    ]
-    check = hs.profile(first, first.entries[k].label, grid=grids[0], steps=REFITS)
-    if not np.allclose(check.losses, found[0].losses, rtol=1e-3):
-        raise RuntimeError(f"coverage: hs.profile gives {check.losses}, the profiles together {found[0].losses}")
-    return found
-
-
 @torch.no_grad()
-def of_seeds(problem: Problem, runs: Runs, members: list[int], val: hs.Data) -> list[ThetaInterval]:
-    """Intervals by the spread of the seeds of one data set, at all levels."""
-    mine = []
-    for j in members:
-        m = runs.members[j]
-        predicted = runs.model(j)(val.inputs)
-        loss = mean_squared_error(predicted.value if isinstance(predicted, hs.Prediction) else predicted, val.target)
-        mine.append(Member(m.method, m.seed, m.status, m.steps, m.seconds, float(loss), m.state))
-    some = Runs(problem.model(), mine, pd.DataFrame(), 0, "cpu", {})
-    return [x for level in LEVELS for x in seed_intervals(some, None, val, level)]
+def loss(model: nn.Module, data: hs.Data) -> float:
+    """Of a trained model."""
+    return mean_squared_error(as_prediction(model(data.inputs)).value, data.target).item()
+
+
+def of_one(at: hs.Landscape, profiled: bool) -> list[ThetaInterval]:
+    """The intervals of one trained model, as `hs.intervals` makes them, at all levels."""
+    found = hs.information(at)
+    curves = [
+        hs.profile(at, entry.label, grid=profile_grid(found, k), steps=REFITS)
+        for k, entry in enumerate(at.entries if profiled else [])
+    ]
+    return [
+        x
+        for level in LEVELS
+        for x in (*information_intervals(at, found, level), *(profile_interval(at, c, level) for c in curves))
+    ]
 
 
 def summarize(found: list[ThetaInterval], truth: dict[str, float]) -> list[dict[str, Any]]:
@@ -298,6 +257,16 @@ def summarize(found: list[ThetaInterval], truth: dict[str, float]) -> list[dict[
     return rows
 
 
+def table(rows: list[dict[str, Any]]) -> str:
+    """Coverage at the first level, and profiles that were open, in per cent: the table of `hs.intervals`."""
+    frame = pd.DataFrame(rows)
+    frame = frame[frame["level"] == LEVELS[0]]
+    out = frame.pivot(index=["problem", "theta", "method"], columns="source", values="coverage")
+    profiles = frame[frame["source"] == "profile"].set_index(out.index.names)
+    out.insert(2, "open", profiles["infinite"] / profiles["sets"])
+    return (100 * out).round().astype(int).reset_index().to_string(index=False)
+
+
 def save(archive: dict[str, Any]) -> None:
     """Write the archive as a whole, one row a line."""
     head = json.dumps({k: v for k, v in archive.items() if k != "rows"})[:-1]
@@ -312,13 +281,14 @@ def main() -> None:
     origin = provenance()
     rows: list[dict[str, Any]] = known.get("rows", []) if known.get("commit") == origin["commit"] else []
     for problem in PROBLEMS:
-        for method in (hs.ERM(), hs.SharpnessAware(rho=RHO)):
+        for method in METHODS:
             done = [r for r in rows if (r["problem"], r["method"]) == (problem.name, method.label)]
             if done and done[0]["protocol"] == problem.protocol:
                 continue
             rows = [r for r in rows if r not in done] + measure(problem, method)
             save({**origin, "device": "cpu", "command": "python -m tools.coverage", "rows": rows})
             print(problem.name, method.label, flush=True)
+    print(table(rows))
 
 
 if __name__ == "__main__":

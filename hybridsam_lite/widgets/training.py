@@ -45,6 +45,7 @@ class Monitor:
         try:
             self.panel = self._build()
             self.refresh()
+            self._cost = 0.0  # the first picture also loads fonts, which the next ones need not
         except BaseException:  # theta has no such name, for example: do not train on without a monitor
             self.run.stop()
             raise
