@@ -239,7 +239,8 @@ def _ascend(climb: Callable[[Tensor], tuple[float, Tensor]], u: Tensor, rho: flo
         if not (math.isfinite(value) and gradient.any()):
             break
         there = u + length * gradient / gradient.norm()
-        there = there * min(1.0, rho / there.norm().item())
+        if there.norm() > rho:
+            there = there * (rho / there.norm().item())
         higher, slope = climb(there)
         if math.isnan(higher) or higher > value:
             u, value, gradient = there, higher, slope

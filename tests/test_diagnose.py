@@ -684,3 +684,21 @@ def test_complex_parameters_random_models_and_other_precisions_are_refused():
     with pytest.raises(RuntimeError, match=r"pass dtype=torch\.float32"):
         hs.diagnose(Single(1.0, 1.0, 1.0), fine()[1])
     assert hs.diagnose(Single(1.0, 1.0, 1.0), fine()[1], dtype=torch.float32, steps=5).loss == 0.0
+
+
+class OneWeight(torch.nn.Module):
+    """A wave of its only weight: the ascent's first step leads back to where it started."""
+
+    def __init__(self):
+        super().__init__()
+        self.w = torch.nn.Parameter(torch.tensor(0.5))
+
+    def forward(self, x):
+        return torch.sin(3 * self.w) * x
+
+
+def test_an_ascent_that_lands_on_its_centre_goes_on():
+    x = torch.tensor([[1.0], [-1.0]])
+    # The worst prediction within reach is sin = -1, off by 2 from the target x: a loss of 4.
+    at = hs.Landscape(OneWeight(), (x, x))
+    assert hs.sharpness(at, rho=2.0).gap == pytest.approx(4.0 - at.value, rel=1e-2)

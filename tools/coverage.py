@@ -2,7 +2,7 @@
 
 `python -m tools.coverage` trains a small network on each of 200 data sets per problem, all data sets in one
 stack, and writes book/results/coverage.json after every problem and method. What is already there, from the
-same commit and settings, is kept, so that an interrupted run goes on. About 40 minutes on one core.
+same commit and settings, is kept, so that an interrupted run goes on. About 15 minutes on one core.
 """
 
 from __future__ import annotations
