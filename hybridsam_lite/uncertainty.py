@@ -141,11 +141,6 @@ def intervals(
         ValueError, TypeError: for a model without global theta, complex parameters (give the real and the
             imaginary part as two), or other input that cannot work.
 
-    Measured at level 0.95, on 200 simulated data sets for each of four small problems, trained plainly and by SAM: the
-    information covers 0.43 to 0.89 of the time, always too rarely; the profile 0.92 to 1.00, but it may be infinite
-    (for one theta in 99 of 100 sets); the seeds 0.86 to 0.98 with a nonlinear network, and 0.16 where the network is
-    linear, for there the seeds agree and the noise in the data is all that matters. See `book/results/coverage.json`.
-
     Source: Wald and likelihood-ratio intervals; Raue et al., Bioinformatics 2009.
 
     >>> import hybridsam_lite as hs
