@@ -158,7 +158,8 @@ def select(
 
     problems: dict[str, list[dict[str, Any]]] = {}
     for row in load(folders):
-        problem = "{task} {variant}, preset {preset}, {data} data, {protocol}".format(**row)
+        protocol = ", ".join(f"{k} {v:g}" for k, v in row["protocol"].items())
+        problem = "{task} {variant}, preset {preset}, {data} data\n{}".format(protocol, **row)
         if row["stage"] != "final":  # the final runs are of chosen settings only
             problems.setdefault(problem, []).append(row)
     for problem, rows in problems.items():
