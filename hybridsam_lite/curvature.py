@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from hybridsam_lite.landscape import Landscape, Product
+from hybridsam_lite.landscape import Landscape, Product, of_landscape
 from hybridsam_lite.sam import perturbation
 
 __all__ = ["Gradients", "Sharpness", "Spectrum", "check_radius", "gradients", "lanczos", "sharpness", "spectrum"]
@@ -38,6 +38,7 @@ class Spectrum:
     vector: Tensor
 
 
+@of_landscape
 def spectrum(
     at: Landscape, role: str = "phi", *, form: str = "auto", probes: int = 64, steps: int = 30, seed: int = 0
 ) -> Spectrum:
@@ -145,6 +146,7 @@ class Sharpness:
     gaussian_error: float
 
 
+@of_landscape
 def sharpness(
     at: Landscape,
     role: str = "phi",
@@ -265,6 +267,7 @@ class Gradients:
     rho: float
 
 
+@of_landscape
 def gradients(at: Landscape, *, rho: float = 0.05) -> Gradients:
     """Gradient norms, and how far SAM's step in phi (radius `rho`) turns theta's gradient.
 

@@ -25,6 +25,7 @@ from hybridsam_lite.information import Information, Shares, information, shares
 from hybridsam_lite.landscape import Landscape
 from hybridsam_lite.likelihood import Profile, find, profile
 from hybridsam_lite.runs import Runs
+from hybridsam_lite.theta import entry_labels
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -331,9 +332,9 @@ def seed_spread(
         limit = least * ratio if val is None else least + _standard_error(runs, best, as_data(val), loss)
         kept = members[members["val_loss"] <= limit]
         for column in (c for c in frame if str(c).startswith("theta.")):
-            values = torch.tensor(kept[column].tolist(), dtype=torch.float64).reshape(len(kept), -1)
-            for i, v in enumerate(values.T):
-                name = str(column)[6:] + (f"[{i}]" if values.shape[1] > 1 else "")
+            values = torch.tensor(kept[column].tolist(), dtype=torch.float64)
+            names = entry_labels(str(column)[6:], values.shape[1:])
+            for name, v in zip(names, values.reshape(len(kept), -1).T, strict=True):
                 rows.append(
                     {"label": label, "theta": name, "members": len(members), "kept": len(kept), "best": least,
                      "threshold": limit, "mean": v.mean().item(), "sd": v.std().item() if len(v) > 1 else math.nan,

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from hybridsam_lite.curvature import lanczos
-from hybridsam_lite.landscape import Landscape, ThetaEntry
+from hybridsam_lite.landscape import Landscape, ThetaEntry, of_landscape
 
 __all__ = ["Information", "Shares", "information", "shares"]
 
@@ -92,6 +92,7 @@ class Information:
         return [_in_words(self.entries, v) for v in self.eigenvectors.T]
 
 
+@of_landscape
 def information(at: Landscape, *, lam: float | None = None) -> Information:
     """Effective information about theta, S_lam = H_tt - H_tp (H_pp + lam I)^-1 H_pt, in Gauss-Newton form.
 
@@ -253,6 +254,7 @@ class Shares:
         return self.network / self.physics if self.network is not None and self.physics else None
 
 
+@of_landscape
 def shares(at: Landscape) -> Shares:
     """Root mean squares and overlap of what network and physics contribute.
 

@@ -7,13 +7,14 @@ of the size of phi is ever built. `curvature` and `diagnose` stand on this.
 from __future__ import annotations
 
 import copy
+import functools
 import math
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
+from typing import ParamSpec, TypeVar
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.func import functional_call
@@ -22,11 +23,13 @@ from hybridsam_lite.checks import LossFunction, mean_squared_error, probe
 from hybridsam_lite.data import Data, Inputs, as_data
 from hybridsam_lite.device import kept_random_state
 from hybridsam_lite.hybrid import Prediction, as_prediction, roles
-from hybridsam_lite.theta import Constraint, Interval, Real, Theta
+from hybridsam_lite.theta import Constraint, Interval, Real, Theta, entry_labels
 
-__all__ = ["Landscape", "Product", "ThetaEntry"]
+__all__ = ["Landscape", "Product", "ThetaEntry", "of_landscape"]
 
 Product = Callable[[Tensor], Tensor]
+P = ParamSpec("P")
+R = TypeVar("R")
 
 INTERPOLATION = 0.01  # loss / loss of the best constant, below which the Gauss-Newton form is used
 
@@ -313,6 +316,20 @@ class Landscape:
         return self._linear[0].detach().reshape(self.output_shape)
 
 
+def of_landscape(function: Callable[P, R]) -> Callable[P, R]:
+    """Refuses calls whose first argument is no `Landscape`, and says how to make one."""
+
+    @functools.wraps(function)
+    def checked(*args: P.args, **kwargs: P.kwargs) -> R:
+        first = args[0] if args else kwargs.get("at")
+        if not isinstance(first, Landscape):
+            name, got = function.__name__, type(first).__name__
+            raise TypeError(f"{name}: expected a Landscape, got {got}; use hs.{name}(hs.Landscape(model, data), ...)")
+        return function(*args, **kwargs)
+
+    return checked
+
+
 def _grad(y: Tensor, x: Tensor, v: Tensor | None = None) -> Tensor:
     """J'v of y(x); zero where y does not depend on x."""
     if not y.requires_grad:
@@ -336,9 +353,8 @@ def _describe(model: nn.Module, values: dict[str, Tensor]) -> list[ThetaEntry]:
         with torch.enable_grad():
             value = constraint.forward(raw)
             slopes = _grad(value.sum(), raw).reshape(-1).tolist()
-        for i, (v, slope) in enumerate(zip(value.reshape(-1).tolist(), slopes, strict=True)):
-            index = ",".join(str(int(k)) for k in np.unravel_index(i, raw.shape)) if raw.numel() > 1 else ""
-            entries.append(_entry(f"{label}[{index}]" if index else label, v, slope, constraint, name in known))
+        for entry, v, slope in zip(entry_labels(label, raw.shape), value.reshape(-1).tolist(), slopes, strict=True):
+            entries.append(_entry(entry, v, slope, constraint, name in known))
     return entries
 
 

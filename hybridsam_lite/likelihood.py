@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from hybridsam_lite.landscape import Landscape, ThetaEntry
+from hybridsam_lite.landscape import Landscape, ThetaEntry, of_landscape
 
 __all__ = ["Profile", "ends", "find", "profile"]
 
@@ -48,6 +48,7 @@ class Profile:
         return (self.high - self.low) / 2 / self.entry.range
 
 
+@of_landscape
 def profile(
     at: Landscape,
     name: str | None = None,

@@ -29,6 +29,7 @@ import pandas as pd
 from scipy.stats import chi2, rankdata
 
 from hybridsam_lite.runs import Runs
+from hybridsam_lite.theta import entry_labels
 
 __all__ = ["Choice", "Selection", "select", "strongest"]
 
@@ -119,7 +120,12 @@ def select(runs: Runs | Iterable[Runs | Mapping[str, Any]]) -> Selection:
     plain = {row["seed"]: row for row in rows if row["label"] == "erm"}
     if not (grids := _grids(rows)):
         raise ValueError("select: nothing to choose; no method here has a strength, as sam:rho=0.1 and wd:lam=1 have")
-    return Selection({name: _choose(name, key, grid, grid.pop(0.0, plain)) for name, (key, grid) in grids.items()})
+    return Selection(
+        {
+            name: _choose(name, key, grid, grid.pop(0.0, plain), _changed(rows, name.split(":")[0], key))
+            for name, (key, grid) in grids.items()
+        }
+    )
 
 
 def _row(member: Any) -> dict[str, Any]:
@@ -130,7 +136,9 @@ def _row(member: Any) -> dict[str, Any]:
         )
     found = {str(key)[6:]: value for key, value in member.items() if str(key).startswith("theta.")}  # Runs.frame
     arrays = {n: np.asarray(v, dtype=float) for n, v in (member.get("theta_hat") or found).items()}
-    theta = {f"{n}{list(i) if i else ''}": float(a[i]) for n, a in arrays.items() for i in np.ndindex(a.shape)}
+    theta = {
+        label: float(v) for n, a in arrays.items() for label, v in zip(entry_labels(n, a.shape), a.flat, strict=True)
+    }
     loss = float(np.asarray(member["val_loss"], dtype=float))  # None, as records have it, is NaN
     lost = member["status"] == "diverged" or not all(map(math.isfinite, (loss, *theta.values())))
     task = " ".join(str(member[key]) for key in ("task", "variant", "preset", "data") if key in member)
@@ -143,23 +151,34 @@ def _grids(rows: list[dict[str, Any]]) -> dict[str, tuple[str, dict[float, Membe
     grids: dict[str, tuple[str, dict[float, Any]]] = {}
     for method in sorted({row["method"] for row in rows}):
         mine = [row for row in rows if row["method"] == method]
-        numeric = [key for key in STRENGTHS if all(type(row["settings"].get(key)) in (int, float) for row in mine)]
+        numeric = [key for key in STRENGTHS if any(_is_number(row["settings"].get(key)) for row in mine)]
         setting = numeric[0] if numeric and method not in UNLIKE else ""
-        for row in mine if setting else []:
+        for row in (row for row in mine if setting and _is_number(row["settings"].get(setting))):
             others = ",".join(f"{k}={v}" for k, v in sorted(row["settings"].items()) if k != setting)
             grid = grids.setdefault(f"{method}:{others}" if others else method, (setting, {}))[1]
             grid.setdefault(float(row["settings"][setting]), {})[row["seed"]] = row
     return grids
 
 
-def _choose(method: str, setting: str, grid: dict[float, Members], plain: Members) -> Choice:
+def _is_number(value: Any) -> bool:
+    """Words tell of a setting that was changed during the training: it belongs to no point of the grid."""
+    return type(value) in (int, float)
+
+
+def _changed(rows: list[dict[str, Any]], method: str, setting: str) -> list[str]:
+    """What to say of the members of a method that `_grids` left out."""
+    words = [row for row in rows if row["method"] == method and isinstance(row["settings"].get(setting), str)]
+    return [f"left out: {len(words)} members whose {setting} was changed while they trained"] if words else []
+
+
+def _choose(method: str, setting: str, grid: dict[float, Members], plain: Members, out: list[str]) -> Choice:
     own = sorted(grid)
     seeds = sorted(set.intersection(*(set(grid[v]) for v in own))) if own else []
     if seeds and all(seed in plain and math.isfinite(plain[seed]["loss"]) for seed in seeds):
         grid = {0.0: {seed: plain[seed] for seed in seeds}, **grid}
     lost = {v: sum(math.isinf(row["loss"]) for row in grid[v].values()) for v in sorted(grid)}
     kept = [v for v in lost if not lost[v]]
-    out = [f"{setting}={v:g} is out: {lost[v]} of {len(grid[v])} members diverged" for v in own if lost[v]]
+    out = out + [f"{setting}={v:g} is out: {lost[v]} of {len(grid[v])} members diverged" for v in own if lost[v]]
     table = pd.DataFrame({"members": {v: len(grid[v]) for v in lost}, "lost": lost}).rename_axis(setting)
     members, gone = table.loc[own].sum()
     unfit = {

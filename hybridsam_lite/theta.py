@@ -15,10 +15,11 @@ from __future__ import annotations
 import math
 import weakref
 from abc import ABC, abstractmethod
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn.functional import softplus
@@ -356,3 +357,14 @@ def theta_values(model: nn.Module, params: dict[str, Tensor]) -> dict[str, Tenso
                 found.append((path, name, constraint.forward(params[f"{prefix}{store}.{name}"].detach())))
     bare = [name for _, name, _ in found]
     return {name if bare.count(name) == 1 else f"{path}.{name}": value for path, name, value in found}
+
+
+def entry_labels(name: str, shape: Sequence[int]) -> list[str]:
+    """What each number of a parameter is called, in the order of the flattened tensor.
+
+    >>> entry_labels("k", ()), entry_labels("k", (1, 2))
+    (['k'], ['k[0,0]', 'k[0,1]'])
+    """
+    if math.prod(shape) == 1:
+        return [name]
+    return [f"{name}[{','.join(map(str, index))}]" for index in np.ndindex(*shape)]

@@ -116,7 +116,8 @@ def fit(
         checkpoint: a folder in which the state is saved every half minute and at the end.
         resume: continue from `checkpoint`; the result equals an uninterrupted run bit for bit.
         progress: show a progress bar (terminal or notebook).
-        callback: called with a `Training` after every step; it may look, change settings and stop.
+        callback: called with a `Training` after every step; it may look, change settings and stop. A run that
+            it stops is finished: its members have the status "stopped", and `resume` trains them no further.
 
     Returns:
         The trained members, in the order methods x seeds.

@@ -15,7 +15,7 @@ from hybridsam_lite.checks import mean_squared_error, probe
 
 X = torch.linspace(-1, 1, 12)[:, None]
 Y = 2 * X + torch.sin(5 * X)
-FEW = settings(max_examples=40, deadline=None, derandomize=True)
+FEW = settings(max_examples=40, derandomize=True)
 
 
 class Line(hs.HybridModel):
@@ -262,7 +262,7 @@ def test_a_zero_gradient_by_chance_and_models_without_theta_raise_no_alarm(model
 # Radii
 
 
-@settings(max_examples=6, deadline=None, derandomize=True)
+@settings(max_examples=6, derandomize=True)
 @given(st.floats(1e6, 1e38))
 def test_a_huge_rho_harms_its_own_member_only(rho):
     """It diverges, or is finite throughout; the other members cannot tell."""
@@ -341,7 +341,7 @@ def test_a_value_that_is_not_finite_is_found_wherever_it_is(samples, where, valu
             call()
 
 
-@settings(max_examples=12, deadline=None, derandomize=True)
+@settings(max_examples=12, derandomize=True)
 @given(st.integers(1, 5), st.integers(1, 9), st.sampled_from([0.0, 1.0, -1e6]))
 def test_few_samples_constant_targets_and_large_batches_train(samples, batch_size, constant):
     x, y = torch.linspace(-1, 1, samples)[:, None], torch.full((samples, 1), constant)
@@ -432,3 +432,10 @@ def test_counts_of_a_diagnosis_are_positive(name, count):
     call = hs.spectrum if name == "probes" else hs.sharpness
     with pytest.raises(ValueError, match=f"{name} must be a positive integer, got"):
         call(at, **{name: count})
+
+
+@pytest.mark.parametrize("name", ["gradients", "spectrum", "sharpness", "information", "shares", "profile"])
+def test_a_measure_of_the_landscape_says_how_to_make_one(name):
+    model, data = hs.mlp(1, [4], 1), (torch.zeros(8, 1), torch.zeros(8, 1))
+    with pytest.raises(TypeError, match=rf"expected a Landscape, got Sequential; use hs\.{name}\(hs\.Landscape"):
+        getattr(hs, name)(model, data)

@@ -34,7 +34,7 @@ def test_a_bare_input_can_be_shared():
     assert hs.Data(t, torch.zeros(5)).in_dims() == (0, 0)
 
 
-@settings(derandomize=True, deadline=None, max_examples=40)
+@settings(derandomize=True, max_examples=40)
 @given(
     samples=st.integers(1, 6),
     shape=st.lists(st.integers(0, 3), max_size=2),
@@ -50,7 +50,7 @@ def test_a_batch_replaces_the_sample_axis(samples, shape, index, dtype):
         assert torch.equal(part.inputs, x[where])
 
 
-@settings(derandomize=True, deadline=None, max_examples=40)
+@settings(derandomize=True, max_examples=40)
 @given(inputs=st.integers(0, 3), target=st.integers(0, 3))
 def test_samples_must_agree_and_exist(inputs, target):
     x, y = torch.zeros(inputs, 2), torch.zeros(target)

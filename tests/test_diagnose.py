@@ -610,6 +610,21 @@ def test_seed_spread_keeps_the_members_that_fit_equally_well(trained):
     assert by_error["threshold"][0] == pytest.approx(limit.item(), rel=1e-4)  # fit averages in another order
 
 
+def test_seed_spread_names_the_entries_of_a_matrix_as_the_diagnosis_does():
+    class Matrix(hs.HybridModel):
+        def __init__(self):
+            super().__init__()
+            self.theta, self.net = hs.Theta(k=hs.Real(init=((0.0, 1.0), (2.0, 3.0)))), hs.mlp(2, [3], 2)
+
+        def forward(self, x):
+            return x @ self.theta.k + self.net(x)
+
+    data = (torch.randn(8, 2), torch.randn(8, 2))
+    runs = hs.fit(Matrix, data, data, methods=["erm"], seeds=[0, 1], steps=1, progress=False)
+    labels = [e.label for e in hs.Landscape(runs.model(0), data).entries]
+    assert list(hs.seed_spread(runs, ratio=1e6)["theta"]) == labels == ["k[0,0]", "k[0,1]", "k[1,0]", "k[1,1]"]
+
+
 def test_seed_spread_needs_a_validation_loss(trained):
     task, runs = trained
     with pytest.raises(ValueError, match=r"ratio must be at least 1, got 0\.5"):

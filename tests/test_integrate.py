@@ -215,7 +215,7 @@ def test_a_rate_of_another_shape_is_refused():
 finite = st.floats(-100, 100, allow_nan=False)
 
 
-@settings(max_examples=80, deadline=None)
+@settings(max_examples=80)
 @given(st.lists(finite, min_size=0, max_size=6))
 def test_only_strictly_monotone_grids_are_accepted(values):
     t = torch.tensor(values, dtype=DOUBLE)

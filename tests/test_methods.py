@@ -58,7 +58,7 @@ def test_every_method_has_a_name_a_label_and_a_source():
             assert hs.parse_method(hs.parse_method(name).label) == hs.parse_method(name)
 
 
-@settings(derandomize=True, deadline=None, max_examples=400)
+@settings(derandomize=True, max_examples=400)
 @given(
     st.one_of(
         st.text(max_size=20),

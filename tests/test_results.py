@@ -30,6 +30,18 @@ def test_records_hold_every_field_of_the_contract(rows):
     assert [(r["label"], r["seed"]) for r in rows] == [("erm", 0), ("erm", 1), ("asam:rho=1", 0), ("asam:rho=1", 1)]
 
 
+def test_amortized_theta_is_compared_with_the_truth_sample_by_sample():
+    task = hs.tasks.get("wind_tunnel", preset="smoke", variant="nested")
+    runs = task.fit(["erm"], seeds=[0, 1], steps=1, progress=False)
+    truth = np.asarray(task.theta_true["hatch"])
+    for i, row in enumerate(records(task, runs)):
+        theta = task.predict(runs.model(i)).theta
+        assert theta is not None
+        hat = theta["hatch"].numpy().ravel()
+        assert row["metrics"]["correlation.hatch"] == pytest.approx(np.corrcoef(hat, truth)[0, 1], abs=1e-5)
+        assert row["metrics"]["spread.hatch"] == pytest.approx(np.std(hat) / np.std(truth), rel=1e-5)
+
+
 def test_records_round_trip(rows, tmp_path):
     path = tmp_path / "runs.jsonl"
     write_records(path, rows)

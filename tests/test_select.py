@@ -335,3 +335,13 @@ def test_runs_and_lists_of_runs_give_what_their_records_give():
     assert "theta.pair[1]" in answer
     assert str(hs.select(whole)) == answer
     assert hs.select(parts)["sam"].table.index.tolist() == [0.0, 0.1, 0.2]
+
+
+def test_a_member_whose_setting_was_changed_is_left_out_and_the_grid_stays():
+    rows = made()
+    changed = {**record("sam:rho=0.1", 0, 1e-6, {"k": 1.0}), "label": "sam:rho=0.1 then 0.2 from step 3"}
+    changed["settings"] = {"rho": "0.1 then 0.2 from step 3"}
+    before, after = select(rows)["sam"], select([*rows, changed])["sam"]
+    assert after.label == before.label is not None
+    assert after.reasons[0] == "left out: 1 members whose rho was changed while they trained"
+    assert after.reasons[1:] == before.reasons

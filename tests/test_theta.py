@@ -36,7 +36,7 @@ signs = st.sampled_from([-1.0, 1.0])
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(scale=scales, ratio=ratios, sign=signs)
 def test_real_round_trip(dtype, scale, ratio, sign):
     value = torch.tensor(sign * scale * ratio, dtype=dtype)
@@ -46,7 +46,7 @@ def test_real_round_trip(dtype, scale, ratio, sign):
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(scale=scales, ratio=ratios)
 def test_positive_round_trip(dtype, scale, ratio):
     value = torch.tensor(scale * ratio, dtype=dtype)
@@ -57,7 +57,7 @@ def test_positive_round_trip(dtype, scale, ratio):
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(center=signs, width=scales, fraction=st.floats(0.001, 0.999))
 def test_interval_round_trip(dtype, center, width, fraction):
     low, high = center * width, center * width + width
@@ -67,7 +67,7 @@ def test_interval_round_trip(dtype, center, width, fraction):
     assert abs(back - value) <= 16 * torch.finfo(dtype).eps * width
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 @given(raw=st.floats(-30, 30), scale=scales)
 def test_inverse_undoes_forward_in_double_precision(raw, scale):
     x = torch.tensor(raw, dtype=torch.float64)

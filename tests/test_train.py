@@ -689,7 +689,7 @@ def test_a_model_is_built_once_per_seed():
     assert built == [5, 2]
 
 
-@settings(derandomize=True, deadline=None, max_examples=40)
+@settings(derandomize=True, max_examples=40)
 @given(
     samples=st.integers(1, 30),
     size=st.integers(1, 40),

@@ -111,7 +111,9 @@ class Task:
         components (and, if theta is amortized, over the test samples; theta_hat and theta_true then hold
         the means). metrics holds val_nrmse and test_nrmse (root mean squared error over the standard
         deviation of all entries of the target), network and overlap (means over the test samples of
-        |f_nn|^2 and f_sci f_nn, if the prediction has these parts), and what the task adds.
+        |f_nn|^2 and f_sci f_nn, if the prediction has these parts), for each amortized theta its correlation
+        with the truth over the test samples and its spread (standard deviation over the truth's), and what
+        the task adds.
         """
         scale = {part: float(data.target.var(correction=0)) for part, data in (("val", self.val), ("test", self.test))}
         rows = []
@@ -135,6 +137,9 @@ class Task:
                 metrics["network"] = float((prediction.network**2).mean())
                 if prediction.physics is not None and prediction.physics.shape == prediction.network.shape:
                     metrics["overlap"] = float((prediction.network * prediction.physics).mean())
+            for n, truth in truths.items():
+                if truth.ndim:
+                    metrics |= _amortized(n, estimates[n], truth)
             if self.metrics is not None:
                 metrics.update(self.metrics(prediction, self))
             rows.append(
@@ -165,6 +170,16 @@ class Task:
         return Prediction(
             value, join([p.network for p in parts], sample_axis), join([p.physics for p in parts], sample_axis), theta
         )
+
+
+def _amortized(name: str, estimates: Tensor, truths: Tensor) -> dict[str, float]:
+    """Whether the estimates at least follow the truth over the samples: -1 is its mirror image."""
+    x, y = estimates - estimates.mean(), truths - truths.mean()
+    spread, expected = x.square().mean().sqrt(), y.square().mean().sqrt()
+    return {
+        f"correlation.{name}": float((x * y).mean() / (spread * expected)),
+        f"spread.{name}": float(spread / expected),
+    }
 
 
 def simulate(
