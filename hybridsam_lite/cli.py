@@ -69,6 +69,7 @@ def run(
     """Train a task with several methods and seeds, then print the table of theta errors."""
     import hybridsam_lite as hs
     from hybridsam_lite.device import resolve
+    from hybridsam_lite.files import sole_writer
     from hybridsam_lite.results import provenance, records, write_records
 
     methods = [hs.parse_method(m) for m in method]
@@ -96,7 +97,8 @@ def run(
         )
         raise typer.Exit(130) from None
     rows = records(built, runs)
-    write_records(file, rows)
+    with sole_writer(out / "checkpoint" / ".lock", file):
+        write_records(file, rows)
     show(rows)
     console.print(f"records: {file}")
 

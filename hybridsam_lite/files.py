@@ -1,4 +1,4 @@
-"""Writing so that nothing is lost: whole files or none, and interrupts only between steps."""
+"""Writing so that nothing is lost: whole files or none, one process at a time, interrupts only between steps."""
 
 from __future__ import annotations
 
@@ -7,16 +7,19 @@ import os
 import signal
 import tempfile
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from types import FrameType, TracebackType
 from typing import IO, Any, TypeVar
 
 import torch
+from filelock import FileLock, Timeout
 
-__all__ = ["Checkpoint", "DeferredInterrupt", "load_state", "write_atomically"]
+__all__ = ["Checkpoint", "DeferredInterrupt", "load_state", "sole_writer", "write_atomically"]
 
 T = TypeVar("T")
+PART = ".part"  # ends the name of a file that is being written
 
 
 def write_atomically(path: Path, write: Callable[[IO[bytes]], Any]) -> None:
@@ -29,7 +32,7 @@ def write_atomically(path: Path, write: Callable[[IO[bytes]], Any]) -> None:
     ...     target.read_text()
     'whole'
     """
-    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=PART)
     try:
         with os.fdopen(handle, "wb") as file:
             write(file)
@@ -40,6 +43,40 @@ def write_atomically(path: Path, write: Callable[[IO[bytes]], Any]) -> None:
     except BaseException:
         Path(name).unlink(missing_ok=True)
         raise
+
+
+@contextmanager
+def sole_writer(lock: Path, *targets: Path) -> Iterator[None]:
+    """Hold the file `lock`, so that no other process writes `targets` meanwhile; a dead process lets go of it.
+
+    Whoever holds it clears what a killed writer of a target (a file, or any file of a folder) left half-written.
+
+    Raises:
+        BlockingIOError: if another process holds it.
+
+    >>> import tempfile
+    >>> with tempfile.TemporaryDirectory() as folder, sole_writer(Path(folder) / "lock"):
+    ...     with sole_writer(Path(folder) / "lock"):
+    ...         pass
+    Traceback (most recent call last):
+    BlockingIOError: ... is being written by another process; wait for it, or choose another folder
+    """
+    lock.parent.mkdir(parents=True, exist_ok=True)
+    held = FileLock(lock)
+    try:
+        held.acquire(timeout=0)
+    except Timeout:
+        raise BlockingIOError(
+            f"{lock.parent} is being written by another process; wait for it, or choose another folder"
+        ) from None
+    try:
+        for target in targets:
+            folder, name = (target, "") if target.is_dir() else (target.parent, target.name)
+            for half in folder.glob(f".{name}*{PART}"):
+                half.unlink(missing_ok=True)
+        yield
+    finally:
+        held.release()
 
 
 def load_state(path: Path, device: torch.device, take_over: Callable[[dict[str, Any]], T]) -> T:
@@ -59,30 +96,51 @@ def load_state(path: Path, device: torch.device, take_over: Callable[[dict[str, 
 
 
 class Checkpoint:
-    """A folder with a description of the run and one state file per stack."""
+    """A folder with a description of the run and one state file per stack; as a context, written by nobody else.
+
+    Raises:
+        FileExistsError, ValueError: if the folder holds another run, or anything that is not to be overwritten.
+        BlockingIOError: on entering, if another process is at this run.
+    """
 
     def __init__(self, folder: Path, config: dict[str, Any], resume: bool) -> None:
-        self.folder = folder
-        description = folder / "config.json"
-        if description.exists():
-            if not resume:
+        self.folder, self._config, self._resume = folder, config, resume
+        self._is_there()
+
+    def __enter__(self) -> Checkpoint:
+        with ExitStack() as context:
+            context.enter_context(sole_writer(self.folder / ".lock", self.folder))
+            if not self._is_there():
+                text = json.dumps(self._config, indent=1, default=float)  # float: numpy's numbers
+                write_atomically(self.folder / "config.json", lambda file: file.write(text.encode()))
+            self._held = context.pop_all()
+        return self
+
+    def __exit__(self, *error: Any) -> None:
+        self._held.close()
+
+    def _is_there(self) -> bool:
+        """Whether the folder holds this very run, to be resumed; refuses a folder that holds anything else."""
+        description = self.folder / "config.json"
+        if not description.exists():
+            if any(self.folder.glob("stack-*.pt")):
                 raise FileExistsError(
-                    f"{folder} holds another run; pass resume=True to continue it, or choose another folder"
+                    f"{self.folder} holds states but no config.json to tell whose; choose another folder"
                 )
-            try:
-                before = dict(json.loads(description.read_text()))
-            except (ValueError, TypeError) as error:
-                raise ValueError(f"{description} is damaged or foreign; choose another folder ({error})") from error
-            changed = [k for k in config if config[k] != before.get(k)]
-            if changed:
-                pairs = "; ".join(f"{k}: {before.get(k)} there, {config[k]} now" for k in changed)
-                raise ValueError(f"{folder} holds a run with other settings, which cannot be resumed ({pairs})")
-        elif any(folder.glob("stack-*.pt")):
-            raise FileExistsError(f"{folder} holds states but no config.json to tell whose; choose another folder")
-        else:
-            folder.mkdir(parents=True, exist_ok=True)
-            text = json.dumps(config, indent=1, default=float)  # float: numpy's numbers
-            write_atomically(description, lambda file: file.write(text.encode()))
+            return False
+        if not self._resume:
+            raise FileExistsError(
+                f"{self.folder} holds another run; pass resume=True to continue it, or choose another folder"
+            )
+        try:
+            before = dict(json.loads(description.read_text()))
+        except (ValueError, TypeError, RecursionError) as error:
+            raise ValueError(f"{description} is damaged or foreign; choose another folder ({error})") from error
+        changed = [k for k in self._config if self._config[k] != before.get(k)]
+        if changed:
+            pairs = "; ".join(f"{k}: {before.get(k)} there, {self._config[k]} now" for k in changed)
+            raise ValueError(f"{self.folder} holds a run with other settings, which cannot be resumed ({pairs})")
+        return True
 
     def stack(self, k: int) -> Path:
         """File of the k-th stack."""

@@ -15,12 +15,13 @@ import hashlib
 import json
 import os
 import shutil
+import signal
 import threading
 from collections.abc import Iterable, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor, as_completed
 from contextlib import ExitStack
 from dataclasses import dataclass
-from multiprocessing import get_context, parent_process
+from multiprocessing import active_children, get_context, parent_process
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +30,7 @@ from tqdm.auto import tqdm
 from hybridsam_lite import tasks
 from hybridsam_lite.checks import mean_squared_error, probe
 from hybridsam_lite.device import kept_random_state
+from hybridsam_lite.files import sole_writer
 from hybridsam_lite.methods import SharpnessAware, nearest, parse_method
 from hybridsam_lite.results import provenance, read_records, records, write_records
 from hybridsam_lite.select import strongest
@@ -139,6 +141,7 @@ def sweep(
 
     Raises:
         ValueError: for unknown names, or seeds that were used for tuning.
+        BlockingIOError: if another process is at this task in `out`.
     """
     unknown = [name for name in methods if name not in GRIDS]
     if unknown:
@@ -160,16 +163,17 @@ def sweep(
 
     tune = [job("tune", ["erm"], TUNING), *(job("tune", GRIDS[name], TUNING) for name in apt)]
     tune += [job("tune", ["erm"] if name == "erm" else GRIDS[name], CURVE) for name in CURVES if name in ("erm", *apt)]
-    _run(tune, built, out, device, processes, progress)
-    rows = [row for row in _here(built, out) if row["stage"] == "tune" and row["seed"] in TUNING]
-    erm = [row for row in rows if row["label"] == "erm"]
-    final = [job("final", [label], seeds) for label in plain]
-    for name in apt:
-        mine = [row for row in rows if row["label"] in GRIDS[name]]
-        final.append(job("final", [strongest([*erm, *mine], GRIDS[name])], seeds))
-    if fixable:
-        final.append(job("final", [ORACLE], seeds))
-    _run(final, built, out, device, processes, progress)
+    with sole_writer(out / ".sweep" / f"{task}.lock", out / f"{task}.jsonl"):
+        _run(tune, built, out, device, processes, progress)
+        rows = [row for row in _here(built, out) if row["stage"] == "tune" and row["seed"] in TUNING]
+        erm = [row for row in rows if row["label"] == "erm"]
+        final = [job("final", [label], seeds) for label in plain]
+        for name in apt:
+            mine = [row for row in rows if row["label"] in GRIDS[name]]
+            final.append(job("final", [strongest([*erm, *mine], GRIDS[name])], seeds))
+        if fixable:
+            final.append(job("final", [ORACLE], seeds))
+        _run(final, built, out, device, processes, progress)
     return _here(built, out)
 
 
@@ -216,16 +220,39 @@ def _run(jobs: list[Job], task: Task, out: Path, device: str, processes: int, pr
             tqdm(total=sum(job.cost() for job in missing), disable=not progress, unit="gradient", dynamic_ncols=True)
         )
         bar.set_description(f"{task.name} {task.variant}, {jobs[0].stage}")
-        waiting: dict[Future[list[Row]], Job] = {pool.submit(job.run, folder, device): job for job in missing}
-        for future in as_completed(waiting):
-            rows, job = future.result(), waiting[future]
-            write_records(file, [*(read_records(file) if file.exists() else []), *rows])
-            shutil.rmtree(folder / job.name, ignore_errors=True)
-            bar.update(job.cost())
+        waiting: dict[Future[list[Row]], Job] = {pool.submit(_work, job, folder, device): job for job in missing}
+        try:
+            for future in as_completed(waiting):
+                rows, job = future.result(), waiting[future]
+                write_records(file, [*(read_records(file) if file.exists() else []), *rows])
+                shutil.rmtree(folder / job.name, ignore_errors=True)
+                bar.update(job.cost())
+        except BaseException:
+            pool.shutdown(wait=False, cancel_futures=True)
+            for worker in active_children():
+                if worker.pid is not None:
+                    os.kill(worker.pid, signal.SIGINT)  # once: it saves its checkpoint and stops
+            raise
+
+
+_interrupted = threading.Event()  # in a worker
+
+
+def _work(job: Job, folder: Path, device: str) -> list[Row]:
+    """In a worker: run a job, unless one before it was interrupted; a pool hands out jobs in advance."""
+    if _interrupted.is_set():
+        raise KeyboardInterrupt
+    try:
+        return job.run(folder, device)
+    except KeyboardInterrupt:
+        _interrupted.set()
+        raise
 
 
 def _end_with_parent() -> None:
     """In a worker: end at once when the sweep is gone, however it went; checkpoints hold what was done."""
+    if hasattr(os, "setpgrp"):
+        os.setpgrp()  # Ctrl-C in a terminal reaches the sweep alone, which passes it on
 
     def watch() -> None:
         parent = parent_process()

@@ -125,6 +125,7 @@ def fit(
     Raises:
         ValueError, TypeError: for arguments or data that cannot work, before any training.
         FileExistsError: if `checkpoint` holds a run and `resume` is false.
+        BlockingIOError: if another process is at the run that `checkpoint` holds.
         RuntimeError: if another thread is training.
 
     >>> import hybridsam_lite as hs
@@ -190,7 +191,7 @@ def fit(
             "train": train.fingerprint(), "val": None if val is None else val.fingerprint(),
             "model": [type(sample).__qualname__, *(fingerprint(m.state_dict()) for m in built.values())],
         }  # fmt: skip
-        saves = None if checkpoint is None else Checkpoint(Path(checkpoint), config, resume)
+        saves = None if checkpoint is None else context.enter_context(Checkpoint(Path(checkpoint), config, resume))
         results: dict[int, Member] = {}
         history: list[dict[str, Any]] = []
         protocols = [

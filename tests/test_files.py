@@ -4,13 +4,15 @@ import json
 import os
 import pickle
 import signal
+import subprocess
+import sys
 import threading
 from pathlib import Path
 
 import pytest
 import torch
 
-from hybridsam_lite.files import Checkpoint, DeferredInterrupt, load_state, write_atomically
+from hybridsam_lite.files import Checkpoint, DeferredInterrupt, load_state, sole_writer, write_atomically
 
 CPU = torch.device("cpu")
 
@@ -85,9 +87,11 @@ def test_a_damaged_or_foreign_state_is_refused_and_kept(tmp_path, kind):
 def test_a_checkpoint_folder_is_described_once(tmp_path):
     folder = tmp_path / "deep" / "run"
     config = {"steps": 10, "members": [["sam", {"rho": 0.1}, 0]]}
-    assert Checkpoint(folder, config, resume=False).stack(2) == folder / "stack-2.pt"
-    assert json.loads((folder / "config.json").read_text()) == config
-    Checkpoint(folder, config, resume=True)
+    with Checkpoint(folder, config, resume=False) as saves:
+        assert saves.stack(2) == folder / "stack-2.pt"
+        assert json.loads((folder / "config.json").read_text()) == config
+    with Checkpoint(folder, config, resume=True):
+        pass
     with pytest.raises(FileExistsError, match=r"run holds another run; pass resume=True"):
         Checkpoint(folder, config, resume=False)
     with pytest.raises(ValueError, match=r"cannot be resumed \(steps: 10 there, 20 now\)"):
@@ -97,7 +101,47 @@ def test_a_checkpoint_folder_is_described_once(tmp_path):
     assert json.loads((folder / "config.json").read_text()) == config
 
 
-@pytest.mark.parametrize("text", ["", '{"steps": 1', "3", "null", '"word"', "\x00"])
+def test_a_checkpoint_folder_has_one_writer_and_a_refused_one_changes_nothing(tmp_path):
+    with Checkpoint(tmp_path, {"steps": 1}, resume=False):
+        before = sorted(os.listdir(tmp_path))
+        with pytest.raises(BlockingIOError, match="is being written by another process"):
+            Checkpoint(tmp_path, {"steps": 1}, resume=True).__enter__()
+        assert sorted(os.listdir(tmp_path)) == before
+    with pytest.raises(ValueError, match="cannot be resumed"), Checkpoint(tmp_path, {"steps": 2}, resume=True):
+        pass
+    with Checkpoint(tmp_path, {"steps": 1}, resume=True):  # let go again, also by the one that was refused
+        pass
+
+
+HOLD = """
+import pathlib, sys, time
+from hybridsam_lite.files import sole_writer, write_atomically
+def half(file):
+    file.write(b"half")
+    file.flush()
+    print("held", flush=True)
+    time.sleep(600)
+folder = pathlib.Path(sys.argv[1])
+with sole_writer(folder / "lock", folder / "a.txt"):
+    write_atomically(folder / "a.txt", half)
+"""
+
+
+def test_a_killed_writer_lets_go_and_what_it_left_half_written_is_cleared(tmp_path):
+    (tmp_path / "a.txt").write_text("old")
+    (tmp_path / ".b.txt.1.part").write_text("of another file")
+    with subprocess.Popen([sys.executable, "-c", HOLD, str(tmp_path)], stdout=subprocess.PIPE, text=True) as writer:
+        assert writer.stdout.readline() == "held\n"
+        with pytest.raises(BlockingIOError), sole_writer(tmp_path / "lock", tmp_path / "a.txt"):
+            pass
+        writer.kill()
+    assert len(list(tmp_path.glob(".a.txt*.part"))) == 1
+    with sole_writer(tmp_path / "lock", tmp_path / "a.txt"):
+        assert sorted(os.listdir(tmp_path)) == [".b.txt.1.part", "a.txt", "lock"]
+    assert (tmp_path / "a.txt").read_text() == "old"
+
+
+@pytest.mark.parametrize("text", ["", '{"steps": 1', "3", "null", '"word"', "\x00", "[" * 100_000])
 @pytest.mark.parametrize("resume", [True, False])
 def test_a_damaged_description_is_refused_and_kept(tmp_path, text, resume):
     (tmp_path / "config.json").write_text(text)

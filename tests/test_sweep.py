@@ -70,7 +70,7 @@ def test_nothing_is_run_twice(swept, monkeypatch):
     before = (out / "duffing.jsonl").read_bytes()
     assert sweep("duffing", out=out, methods=["wd", "sam"], seeds=[10, 11], **QUIET) == rows
     assert (out / "duffing.jsonl").read_bytes() == before
-    assert not list((out / ".sweep").iterdir())
+    assert [path.name for path in (out / ".sweep").iterdir()] == ["duffing.lock"]
 
 
 def test_a_sweep_is_completed(swept, tmp_path):
@@ -174,3 +174,27 @@ def test_a_killed_sweep_leaves_no_worker_that_trains_on(tmp_path):
         time.sleep(0.1)
     os.kill(worker, signal.SIGKILL)
     pytest.fail("the worker was still there after a minute")
+
+
+INTERRUPTED = """
+import pathlib, sys
+from hybridsam_lite.sweep import sweep
+if __name__ == "__main__":
+    sweep("duffing", preset="quick", out=pathlib.Path(sys.argv[1]), methods=["wd"], progress=False)
+"""
+
+
+def test_an_interrupted_sweep_saves_what_runs_and_ends_at_once(tmp_path):
+    script, out = tmp_path / "work.py", tmp_path / "out"
+    script.write_text(INTERRUPTED)
+    with subprocess.Popen([sys.executable, str(script), str(out)], stderr=subprocess.DEVNULL) as running:
+        for _ in range(1200):
+            if any(out.glob(".sweep/*/config.json")):
+                break
+            time.sleep(0.1)
+        time.sleep(1)
+        running.send_signal(signal.SIGINT)
+        assert running.wait(120) != 0
+    assert len(list(out.glob(".sweep/*/config.json"))) == 1  # jobs that were waiting are not begun
+    assert len(list(out.glob(".sweep/*/stack-0.pt"))) == 1
+    assert not list(out.rglob("*.part"))
