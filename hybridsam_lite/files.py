@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import os
 import signal
@@ -16,7 +17,7 @@ from typing import IO, Any, TypeVar
 import torch
 from filelock import FileLock, Timeout
 
-__all__ = ["Checkpoint", "DeferredInterrupt", "load_state", "sole_writer", "write_atomically"]
+__all__ = ["Checkpoint", "DeferredInterrupt", "load_state", "save_state", "sole_writer", "write_atomically"]
 
 T = TypeVar("T")
 PART = ".part"  # ends the name of a file that is being written
@@ -77,6 +78,13 @@ def sole_writer(lock: Path, *targets: Path) -> Iterator[None]:
         yield
     finally:
         held.release()
+
+
+def save_state(path: Path, state: dict[str, Any]) -> None:
+    """Write a state file, for `load_state`."""
+    buffer = io.BytesIO()  # torch hides an error of the disk behind one of its own
+    torch.save(state, buffer)
+    write_atomically(path, lambda file: file.write(buffer.getbuffer()))
 
 
 def load_state(path: Path, device: torch.device, take_over: Callable[[dict[str, Any]], T]) -> T:

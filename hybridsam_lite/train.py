@@ -36,7 +36,7 @@ from hybridsam_lite.checks import (
     probe,
 )
 from hybridsam_lite.data import Data, Inputs, as_data, fingerprint
-from hybridsam_lite.files import Checkpoint, DeferredInterrupt, load_state, write_atomically
+from hybridsam_lite.files import Checkpoint, DeferredInterrupt, load_state, save_state
 from hybridsam_lite.live import Training, alone
 from hybridsam_lite.methods import Method, Moment
 from hybridsam_lite.runs import Member, Runs, number
@@ -277,7 +277,7 @@ def _train(
         seconds = spent + time.monotonic() - start
         if save is not None and done > first:
             state = {"stack": stack.state_dict(), "step": int(done), "seconds": seconds, "log": log}
-            write_atomically(save, lambda file: torch.save(state, file))
+            save_state(save, state)
         return seconds if done > first else spent
 
     with DeferredInterrupt() as interrupt:
