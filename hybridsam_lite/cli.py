@@ -1,4 +1,4 @@
-"""The command line: hybridsam tasks, run, sweep, table, select, doctor."""
+"""The command line: hybridsam tasks, run, sweep, table, select, verify, doctor."""
 
 from __future__ import annotations
 
@@ -166,6 +166,37 @@ def select(
             problems.setdefault(problem, []).append(row)
     for problem, rows in problems.items():
         print(f"{problem}\n\n{hs.select(rows)}\n")
+
+
+@app.command()
+def verify(
+    folders: Annotated[list[Path], typer.Argument(help="Folders that `hybridsam run` wrote, or .jsonl files.")],
+    count: Annotated[int, typer.Option(help="How many records to repeat.")] = 3,
+    seed: Annotated[int, typer.Option(help="Of the random draw among them.")] = 0,
+    preset: Annotated[str | None, typer.Option(help="Draw among those of one preset only.")] = None,
+    tolerance: Annotated[float, typer.Option(help="Largest relative difference of losses and theta.")] = 0.05,
+) -> None:
+    """Train a few records once more, drawn at random, and compare; exit status 1 if one does not come out."""
+    from hybridsam_lite.verify import verify as repeat
+
+    rows = [row for row in load(folders) if preset in (None, row["preset"])]
+    if not rows:
+        raise ValueError(f"no record of preset {preset!r} in {', '.join(map(str, folders))}")
+    failed = 0
+    for found in repeat(rows, count=count, seed=seed, tolerance=tolerance):
+        row, new = found.record, found.repeated
+        name = f"{row['task']} {row['variant']}, {row['preset']}, {row['stage']}, {row['label']}, seed {row['seed']}"
+        pairs = [("val loss", row["val_loss"], new["val_loss"])]
+        pairs += [(key, value, new["theta_hat"][key]) for key, value in row["theta_hat"].items()]
+        words = "; ".join(f"{key} {_number(a)}, now {_number(b)}" for key, a, b in pairs)
+        console.print(f"{'ok' if found.agrees else 'DIFFERS'}  {name}: {words} ({found.difference:.1e} apart)")
+        failed += not found.agrees
+    if failed:
+        raise typer.Exit(1)
+
+
+def _number(x: float | None) -> str:
+    return "none" if x is None else f"{x:.5g}"
 
 
 @app.command()
