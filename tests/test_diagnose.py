@@ -614,7 +614,7 @@ def test_seed_spread_names_the_entries_of_a_matrix_as_the_diagnosis_does():
     class Matrix(hs.HybridModel):
         def __init__(self):
             super().__init__()
-            self.theta, self.net = hs.Theta(k=hs.Real(init=((0.0, 1.0), (2.0, 3.0)))), hs.mlp(2, [3], 2)
+            self.theta, self.net = hs.Theta(k=hs.Real(init=(0.0, 1.0), shape=(2, 2))), hs.mlp(2, [3], 2)
 
         def forward(self, x):
             return x @ self.theta.k + self.net(x)

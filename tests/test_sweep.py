@@ -177,7 +177,8 @@ def test_a_killed_sweep_leaves_no_worker_that_trains_on(tmp_path):
 
 
 INTERRUPTED = """
-import pathlib, sys
+import pathlib, signal, sys
+signal.signal(signal.SIGINT, signal.default_int_handler)  # also where the tests run with Ctrl-C switched off
 from hybridsam_lite.sweep import sweep
 if __name__ == "__main__":
     sweep("duffing", preset="quick", out=pathlib.Path(sys.argv[1]), methods=["wd"], progress=False)
