@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import functools
 import math
+import os
 import time
 import warnings
 from collections.abc import Callable, Iterable, Sequence
@@ -46,7 +47,7 @@ __all__ = ["Runs", "fit"]
 
 STATUS = {OK: "ok", DIVERGED: "diverged", STOPPED: "stopped"}
 VALIDATIONS = 20  # per run, unless told otherwise
-CHECKPOINT_SECONDS = 30.0
+CHECKPOINT_SECONDS = float(os.environ.get("HYBRIDSAM_CHECKPOINT_SECONDS", "30"))  # between two saves
 
 
 @dataclass(frozen=True)
@@ -113,7 +114,8 @@ def fit(
         threads: CPU threads; small networks are fastest with one.
         vectorize: train the members of a stack together by `torch.func.vmap`; False for models that it
             cannot run (adaptive solvers, data-dependent control flow).
-        checkpoint: a folder in which the state is saved every half minute and at the end.
+        checkpoint: a folder in which the state is saved every half minute (HYBRIDSAM_CHECKPOINT_SECONDS)
+            and at the end.
         resume: continue from `checkpoint`; the result equals an uninterrupted run bit for bit.
         progress: show a progress bar (terminal or notebook).
         callback: called with a `Training` after every step; it may look, change settings and stop. A run that
