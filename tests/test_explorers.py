@@ -16,6 +16,7 @@ from hybridsam_lite import explorers
 from hybridsam_lite.explorers import Control, Explorer, Guess, axis, bound, line, panel, rates, samples, step, toy
 from hybridsam_lite.explorers.settings import course_of
 from hybridsam_lite.explorers.views import number, view
+from hybridsam_lite.plots.look import COLORS
 from hybridsam_lite.plots.tables import theta_column
 from hybridsam_lite.results import read_records
 from tools.explorers import all_six, hatches, runs
@@ -272,6 +273,31 @@ def test_a_variant_of_a_method_is_another_one():
     assert "rho = 0.1" in repr(explorer)
 
 
+@pytest.mark.parametrize("low", [1e-5, 1.01e-4, 2.3e-3, 4.6e-2, 0.83, 7.0, 3e4])
+@pytest.mark.parametrize("span", [1.0, 3.0, 9.5])
+def test_the_loss_axis_has_ticks_that_fit(low, span):
+    """Losses that span a decade or less, on whose axis lie fewer than two powers of ten."""
+    table = runs().assign(val_loss=lambda t: np.geomspace(low, span * low, len(t)))
+    shown = explorers.theta_against_setting(table.assign(status="ok", theta_hat=[{"g": 9.0}] * len(table)))
+    y = shown.at(shown.start)["panels"][1]["y"]
+    inside = [10.0**e for e in range(-9, 9) if y["range"][0] <= 10.0**e <= y["range"][1]]
+    if len(inside) > 1:
+        assert "ticks" not in y  # the page writes powers of ten
+        return
+    places, texts = zip(*y["ticks"], strict=True)
+    assert 2 <= len(places) <= 10
+    low, high = y["range"]
+    assert low * (1 - 1e-9) <= places[0] < places[-1] <= high * (1 + 1e-9)
+    assert [float(text) for text in texts] == pytest.approx(places, rel=1e-9)
+    assert max(map(len, texts)) <= 6  # as many as fit between the axis and its label
+
+
+def test_a_logarithmic_axis_starts_above_zero():
+    with pytest.raises(ValueError, match=r"axis 'loss': expected 0 < low < high of a logarithmic axis, got 0 and 1"):
+        axis("loss", 0, 1, log=True)
+    assert [text for _, text in axis("loss", 1.01, 1.04, log=True)["ticks"]] == ["1.01", "1.02", "1.04"]
+
+
 def test_everything_diverged_is_an_error():
     table = runs().assign(status="diverged")
     with pytest.raises(ValueError, match="every run diverged"):
@@ -307,6 +333,23 @@ def test_inferred_draws_some_and_counts_all(six):
     assert len(drawn["at"]) == 200
     rows = hatches()[hatches()["label"] == "erm"]
     assert explorer.table["mean error"][0] == pytest.approx((rows["found"] - rows["true"]).abs().mean(), abs=1e-4)
+
+
+def test_a_mirrored_seed_is_seen(rng):
+    """Seeds are not averaged: of a rising and a falling one the mean would be a constant."""
+    true = rng.uniform(size=100)
+    seeds = [pd.DataFrame({"seed": seed, "true": true, "found": found}) for seed, found in enumerate((true, 1 - true))]
+    table = pd.concat([pd.concat(seeds).assign(label=label) for label in ("erm, raw", "sam:rho=0.1, raw")])
+    explorer = explorers.inferred(table)
+    shown = explorer.at(explorer.start)
+    assert "correlation with the truth is 1, -1, one for each of 2 seeds" in shown["text"]
+    assert explorer.table["correlation"].tolist() == ["1.00, -1.00"] * 2
+    rising, falling = ([y for _, y in m["at"]] for m in shown["panels"][0]["marks"] if m["name"] == "mean")
+    assert (np.diff(rising) > 0).all()
+    assert (np.diff(falling) < 0).all()
+    assert shown["panels"][0]["marks"][1]["color"] == COLORS["erm"]
+    other = explorer.at({"label": "sam:rho=0.1, raw"})
+    assert other["panels"][0]["marks"][1]["color"] == COLORS["sam"]
 
 
 @pytest.mark.parametrize(

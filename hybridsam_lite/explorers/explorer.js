@@ -54,7 +54,8 @@ function scale(axis, from, to) {
   return (x) => from + ((f(x) - low) / (high - low)) * (to - from);
 }
 
-// Places and texts of the ticks: those given, powers of ten, or round numbers; at most `most`.
+// Places and texts of the ticks: those given, powers of ten, or round numbers; at most `most`. (Logarithmic axes
+// without two powers of ten have theirs from views.py.)
 function ticks(axis, most) {
   const [low, high] = axis.range;
   let found = axis.ticks;
@@ -63,7 +64,6 @@ function ticks(axis, most) {
     const last = Math.floor(Math.log10(high) + 1e-9);
     found = [];
     for (let e = first; e <= last; e++) found.push([10 ** e, e < -2 || e > 3 ? `1e${e}` : String(Number((10 ** e).toPrecision(1)))]);
-    if (found.length < 2) found = [low, Math.sqrt(low * high), high].map((x) => [x, number(x)]);
   } else if (!found) {
     const rough = (high - low) / most;
     const power = 10 ** Math.floor(Math.log10(rough));
@@ -129,6 +129,8 @@ function draw(mark, x, y, box) {
 function panelOf(panel, width) {
   const height = Math.round(Math.min(320, Math.max(230, 0.8 * width)));
   const box = { left: MARGIN.left, right: width - MARGIN.right, top: MARGIN.top, bottom: height - MARGIN.bottom };
+  const rows = ticks(panel.y, Math.floor((box.bottom - box.top) / 38));
+  box.left = Math.max(box.left, 28 + 7 * Math.max(...rows.map(([, text]) => text.length))); // beside the axis' label
   const x = scale(panel.x, box.left, box.right);
   const y = scale(panel.y, box.bottom, box.top);
   const out = svg("svg", { width, height, viewBox: `0 0 ${width} ${height}`, role: "img", "aria-label": `${panel.y.label} against ${panel.x.label}` });
@@ -136,7 +138,7 @@ function panelOf(panel, width) {
   for (const [at, text] of ticks(panel.x, Math.floor((box.right - box.left) / 55))) {
     out.append(svg("path", { d: `M${x(at)} ${box.top}V${box.bottom + 4}`, stroke: "#e0e0e0" }), words(text, { x: x(at), y: box.bottom + 17 }));
   }
-  for (const [at, text] of ticks(panel.y, Math.floor((box.bottom - box.top) / 38))) {
+  for (const [at, text] of rows) {
     out.append(svg("path", { d: `M${box.left - 4} ${y(at)}H${box.right}`, stroke: "#e0e0e0" }), words(text, { x: box.left - 7, y: y(at) + 4, "text-anchor": "end" }));
   }
   out.append(svg("path", { d: `M${box.left} ${box.top}V${box.bottom}H${box.right}`, fill: "none", stroke: "#222" }));

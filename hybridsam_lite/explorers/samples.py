@@ -52,6 +52,11 @@ def agreement(true: Any, found: Any) -> dict[str, float]:
     }
 
 
+def by_seed(rows: pd.DataFrame) -> list[pd.DataFrame]:
+    """The samples of each seed; without a column seed all belong to one."""
+    return [of for _, of in rows.groupby("seed", sort=False)] if "seed" in rows else [rows]
+
+
 def inferred(
     table: pd.DataFrame,
     name: str = "theta",
@@ -60,10 +65,11 @@ def inferred(
     start: str | None = None,
     predict: bool | Guess = False,
 ) -> Explorer:
-    """Choose a method's setting: inferred against true theta for each sample, and the mean curve.
+    """Choose a method's setting: inferred against true theta for each sample, and the mean curve of each seed.
 
     Args:
-        table: one row per sample, and seed if there are several; columns label ("sam:rho=0.1"), true and found.
+        table: one row per sample; columns label ("sam:rho=0.1", or "sam:rho=0.1, centred" of several models), true
+            and found, and seed if there are several: each has its own mean curve and correlation.
         name, unit: of theta, for the axes.
         start: the label at the beginning, by default the first.
         predict: ask for a guess first; see `hs.explorers`.
@@ -92,7 +98,10 @@ def inferred(
     if start not in labels:
         raise ValueError(f"inferred: start {start!r} is none of {', '.join(labels)}")
     groups = {label: table[table["label"] == label] for label in labels}
+    seeds = {label: by_seed(rows) for label, rows in groups.items()}
     scores = {label: agreement(rows["true"], rows["found"]) for label, rows in groups.items()}
+    order = {label: [agreement(of["true"], of["found"])["correlation"] for of in seeds[label]] for label in labels}
+    tints = {label: color(label.partition(",")[0], [one.partition(",")[0] for one in labels]) for label in labels}
     low, high = (float(f(table[["true", "found"]].to_numpy())) for f in (np.min, np.max))
     pad = 0.04 * (high - low) or 1.0
     ends = low - pad, high + pad
@@ -100,14 +109,15 @@ def inferred(
 
     def at(state: dict[str, Any]) -> View:
         label = state["label"]
-        rows, score, tint = groups[label], scores[label], color(label, labels)
+        rows, score, tint = groups[label], scores[label], tints[label]
         every = math.ceil(len(rows) / DRAWN)
         drawn = rows.iloc[::every]
         of = f" The figure shows {len(drawn)} of {len(rows)} samples." if every > 1 else ""
+        each = f", one for each of {len(order[label])} seeds" if len(order[label]) > 1 else ""
         text = (
             f"{label}: {name} is off by {_with(score['mean error'], unit)} in the mean, with a bias of "
-            f"{signed(score['bias'])}. Its correlation with the truth is {number(score['correlation'])}. One answer "
-            f"for all samples would be off by {number(score['blind'])}.{of}"
+            f"{signed(score['bias'])}. Its correlation with the truth is {', '.join(map(number, order[label]))}{each}. "
+            f"One answer for all samples would be off by {number(score['blind'])}.{of}"
         )
         places = [(i, str(i + 1)) for i in range(len(labels))]
         return view(
@@ -117,13 +127,16 @@ def inferred(
                 axis(with_unit(f"inferred {name}", unit), *ends),
                 line([(ends[0], ends[0]), (ends[1], ends[1])], COLORS["truth"], "truth", dash=True, width=1),
                 points(zip(drawn["true"], drawn["found"], strict=True), tint, "samples", size=3, opacity=0.6),
-                line(zip(*mean_curve(rows["true"], rows["found"]), strict=True), COLORS["hybrid"], "mean", width=2.6),
+                *(
+                    line(zip(*mean_curve(of["true"], of["found"]), strict=True), COLORS["hybrid"], "mean", width=2.6)
+                    for of in seeds[label]
+                ),
             ),
             panel(
                 axis("number in the list", -0.5, len(labels) - 0.5, ticks=places),
                 axis(with_unit("mean error", unit), 0, 1.08 * worst or 1.0),
                 rule(COLORS["data"], "one answer for all", y=score["blind"], dash=False),
-                *(points([(i, scores[one]["mean error"])], color(one, labels), size=5) for i, one in enumerate(labels)),
+                *(points([(i, scores[one]["mean error"])], tints[one], size=5) for i, one in enumerate(labels)),
                 points([(labels.index(label), score["mean error"])], tint, size=9),
             ),
         )  # fmt: skip
@@ -134,14 +147,18 @@ def inferred(
         scores[start]["mean error"], 0.0, 4 * worst or 1.0, unit, panel=1,
     )  # fmt: skip
     texts = tuple(f"{i + 1}. {label}" for i, label in enumerate(labels))
-    columns = ("mean error", "bias", "correlation")
     rows = pd.DataFrame(
-        [{"label": text, **{c: scores[one][c] for c in columns}} for text, one in zip(texts, labels, strict=True)]
-    )
+        {
+            "label": texts, "mean error": [scores[one]["mean error"] for one in labels],
+            "bias": [scores[one]["bias"] for one in labels],
+            "correlation": [", ".join(f"{x:.2f}" for x in order[one]) for one in labels],
+        }
+    )  # fmt: skip
     return Explorer(
         "inferred against true",
-        f"Left: inferred {name} against the true one, a point for each sample, the mean curve, and a dashed line where "
-        "both are equal. Right: the mean error of each label, and, dashed, that of one answer for all samples.",
+        f"Left: inferred {name} against the true one, a point for each sample, the mean curve of each seed, and a "
+        "dashed line where both are equal. Right: the mean error of each label, and a line at that of one answer for "
+        "all samples.",
         (Control("label", "trained with", tuple(labels), start, texts, choice=True),), at, rows,
         asked(predict, question),
     )  # fmt: skip

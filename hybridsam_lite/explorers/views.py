@@ -23,6 +23,7 @@ Mark = dict[str, Any]
 Panel = dict[str, Any]
 View = dict[str, Any]
 HIGH = 3.6  # inches, of a picture with two panels
+DIGITS = ((1, 2, 5), (1, 1.5, 2, 3, 4, 5, 6, 7, 8, 9))  # of the ticks between powers of ten, few first
 GUESSED = SPARE[0]  # colour of the reader's guess
 
 
@@ -55,9 +56,42 @@ def signed(x: float) -> str:
 def axis(
     label: str, low: float, high: float, *, log: bool = False, ticks: Sequence[tuple[float, str]] | None = None
 ) -> dict[str, Any]:
-    """An axis; `ticks` are places and their texts, by default round numbers."""
+    """An axis; `ticks` are places and their texts, by default round numbers.
+
+    Raises:
+        ValueError: if a logarithmic axis does not start above zero.
+    """
+    if log and not 0 < low < high:
+        raise ValueError(f"axis {label!r}: expected 0 < low < high of a logarithmic axis, got {low:g} and {high:g}")
+    if log and ticks is None:
+        ticks = between_powers(low, high)
     out: dict[str, Any] = {"label": label, "range": [low, high], "log": log}
     return out if ticks is None else out | {"ticks": [list(tick) for tick in ticks]}
+
+
+def between_powers(low: float, high: float) -> list[tuple[float, str]] | None:
+    """Ticks of a logarithmic axis on which fewer than two powers of ten lie; None for a longer one.
+
+    >>> between_powers(4e-4, 6e-3)
+    [(0.0005, '5e-4'), (0.001, '1e-3'), (0.002, '2e-3'), (0.005, '5e-3')]
+    """
+    exponents = range(math.floor(math.log10(low)), math.ceil(math.log10(high)) + 1)
+
+    def multiples(digits: Sequence[float]) -> list[float]:
+        found = (float(f"{digit}e{e}") for e in exponents for digit in digits)
+        return [x for x in found if low * (1 - 1e-9) <= x <= high * (1 + 1e-9)]
+
+    if len(multiples((1,))) > 1:
+        return None
+    enough = (found for digits in DIGITS if len(found := multiples(digits)) > 1)
+    return [(x, _brief(x)) for x in next(enough, [low, math.sqrt(low * high), high])]
+
+
+def _brief(x: float) -> str:
+    """`number`, or with an exponent where that is shorter: there is room for some five letters."""
+    text, digits = number(x), f"{x:.2e}".partition("e")
+    power = f"{float(digits[0]):g}e{int(digits[2])}"
+    return power if len(text) > 4 and len(power) < len(text) else text
 
 
 def line(
