@@ -7,7 +7,7 @@ See the README for a first example and the book for the method.
 
 from importlib.metadata import PackageNotFoundError, version
 
-from hybridsam_lite import explorers, plots, tasks, widgets
+from hybridsam_lite import exercises, explorers, plots, tasks, widgets
 from hybridsam_lite.curvature import gradients, sharpness, spectrum
 from hybridsam_lite.data import Data
 from hybridsam_lite.diagnose import Report, diagnose, seed_spread
@@ -88,6 +88,7 @@ __all__ = [
     "UnnormalizedSAM",
     "WeightDecay",
     "diagnose",
+    "exercises",
     "explorers",
     "fit",
     "gradients",
