@@ -3,15 +3,29 @@
 #   HYBRIDSAM_PRESET=smoke     how much a chapter computes: smoke, quick (default) or full
 #   LAYER=unit                 one layer of the tests
 #   PROCESSES=2                jobs at a time of make full
+#   SITE_URL=https://...       where the site will be; by default at the repository's GitHub Pages
+#   NOTEBOOKS=book/07_....ipynb  those that make colab runs; by default all
+#   FOLDER=... ASSIGNMENT=2 OUT=grades.csv   what make grade grades, and where it writes
+#   CHAPTERS="04 07" SVG=1     what make slides exports; SVG runs the chapters again
+#   HOLD="torch==2.13.0"       requirements that hold make newest back
+#   UV_TORCH_BACKEND=cpu       the build of PyTorch that make newest and make colab install, by uv
 
 .DEFAULT_GOAL := help
-.PHONY: help venv book test lab full clean
+.PHONY: help venv book site links test lab colab newest full assignments grade class slides clean
 
 help:
 	@echo "make book   run the chapters and render the book to _build/html"
 	@echo "make test   lint, types, tests, doctests, notebooks, book, pages  [LAYER=name for one]"
 	@echo "make lab    open the chapters in JupyterLab"
+	@echo "make site   make book, then copy it to _build/site: upload that folder to any web server  [SITE_URL=https://...]"
+	@echo "make links  make book, then ask every address that it links to"
+	@echo "make colab  run the notebooks as Colab does, from an environment without this package  [NOTEBOOKS=...]"
+	@echo "make newest run the notebooks with the newest versions, in .venv-newest  [HOLD=package==version]"
 	@echo "make full   rerun the archived results into book/results: hours on a CPU; stop and repeat at will"
+	@echo "make assignments  write the notebooks for students, and solutions, rubrics and tests, to _build/assignments"
+	@echo "make grade  grade a folder of notebooks: FOLDER=... ASSIGNMENT=2 [OUT=grades.csv]"
+	@echo "make class  grade a simulated class of thirty, some of them hostile"
+	@echo "make slides copy the figures of the built book to _build/slides  [CHAPTERS=\"04 07\"] [SVG=1]"
 	@echo "make clean  remove builds and caches (.venv stays)"
 	@echo "Each sets up .venv by itself.  PYTHON=/path/to/python3 chooses the Python (3.10 to 3.13)."
 
@@ -21,11 +35,23 @@ venv:
 book: venv
 	@.venv/bin/python -m tools.book
 
+site: book
+	@.venv/bin/python -m tools.site
+
+links: book
+	@.venv/bin/python -m tools.links
+
 test: venv
 	@.venv/bin/python -m tools.checks $(LAYER)
 
 lab: venv
 	@.venv/bin/jupyter lab book
+
+colab: venv
+	@.venv/bin/python -m tools.colab $(NOTEBOOKS)
+
+newest:
+	@python=$$(PYTHON="$(PYTHON)" sh tools/find_python.sh) && "$$python" -m tools.newest $(HOLD)
 
 # In the order in which results are wanted; what book/results holds already is not run again.
 FULL ?= pendulum duffing reaction_diffusion pendulum_images wind_tunnel light_tunnel wind_tunnel/nested-centered \
@@ -35,6 +61,21 @@ PROCESSES ?= 2
 full: venv
 	@.venv/bin/hybridsam sweep $(FULL) --preset full --out book/results --processes $(PROCESSES)
 
+assignments: venv
+	@.venv/bin/python -m tools.assignments
+
+OUT ?= grades.csv
+
+grade: venv
+	@test -n "$(FOLDER)" -a -n "$(ASSIGNMENT)" || { echo "make grade FOLDER=submissions ASSIGNMENT=2 [OUT=grades.csv]"; exit 2; }
+	@.venv/bin/python -m tools.grade "$(FOLDER)" --assignment "$(ASSIGNMENT)" --out "$(OUT)"
+
+class: venv
+	@.venv/bin/python -m tools.grade_class
+
+slides: venv
+	@.venv/bin/python -m tools.slides $(CHAPTERS) $(if $(SVG),--svg)
+
 clean:
-	rm -rf _build build dist .hypothesis .mypy_cache .pytest_cache .ruff_cache
-	find . -name __pycache__ -not -path './.venv/*' -prune -exec rm -rf {} +
+	rm -rf _build build dist .venv-newest .hypothesis .mypy_cache .pytest_cache .ruff_cache
+	find . -name __pycache__ -not -path './.venv*' -prune -exec rm -rf {} +

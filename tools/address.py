@@ -36,6 +36,18 @@ def address(root: Path = ROOT) -> str:
     return found[1]
 
 
+def pages(url: str) -> str:
+    """Where GitHub Pages serves the book of the repository at this address.
+
+    Raises:
+        ValueError: for a repository elsewhere.
+    """
+    found = re.fullmatch(r"https://github\.com/([^/]+)/([^/]+?)(\.git)?/?", url)
+    if not found:
+        raise ValueError(f"{url} is not on GitHub; say where the book will be: make site SITE_URL=https://...")
+    return f"https://{found[1].lower()}.github.io/{found[2]}/"
+
+
 def with_address(text: str, pattern: str, url: str) -> str:
     """The text with the address in the pattern's place replaced."""
     new, count = re.subn(pattern, lambda found: found[1] + url, text)

@@ -1,6 +1,6 @@
 """What `make test` runs: every layer in turn, all of them even if one fails, then a summary.
 
-`python -m tools.checks [LAYER ...]` runs the named layers only.
+`python -m tools.checks [LAYER ...]` runs the named layers only; those of ON_REQUEST run only if they are named.
 """
 
 from __future__ import annotations
@@ -34,12 +34,16 @@ LAYERS: dict[str, tuple[list[tuple[str, ...]], dict[str, str]]] = {
         {},
     ),
     "types": ([(PYTHON, "-m", "mypy")], {}),
-    "unit": ([(*PYTEST, *PARALLEL, "-m", "not pages", "tests")], SMOKE),
+    "unit": ([(*PYTEST, *PARALLEL, "-m", "not (pages or lab or colab)", "tests")], SMOKE),
     "doctests": ([(*PYTEST, "--doctest-modules", "hybridsam_lite")], SMOKE),
     "notebooks": ([(*PYTEST, *NBVAL, *PARALLEL, "book")], SMOKE | OWN_KERNEL),
     "book": ([(PYTHON, "-m", "tools.book")], {}),
     "pages": ([(*PYTEST, *PARALLEL, "-m", "pages", "tests/book")], {}),
+    "lab": ([(*PYTEST, "-m", "lab", "tests/lab")], {}),
+    "colab": ([(*PYTEST, "-m", "colab", "tests/repository")], {}),
 }
+# Minutes each, and the latter downloads: they have jobs of their own in .github/workflows.
+ON_REQUEST = ("lab", "colab")
 
 
 def run(name: str) -> tuple[str, float]:
@@ -60,13 +64,13 @@ def run(name: str) -> tuple[str, float]:
 
 
 def main(names: list[str]) -> int:
-    """Run the named layers, or all; 1 if any failed, 2 if a name is unknown."""
+    """Run the named layers, or all but those on request; 1 if any failed, 2 if a name is unknown."""
     if unknown := [name for name in names if name not in LAYERS]:
         print(f"No layer {', '.join(unknown)}. Layers: {', '.join(LAYERS)}.", file=sys.stderr)
         return 2
     results = {}
-    for name in names or LAYERS:
-        without_browser = name in ("unit", "pages") and browser.install() is None
+    for name in names or [name for name in LAYERS if name not in ON_REQUEST]:
+        without_browser = name in ("unit", "pages", "lab") and browser.install() is None
         status, seconds = run(name)
         if without_browser and status == "ok":
             status = "browser part NOT RUN"
