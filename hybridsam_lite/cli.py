@@ -35,7 +35,7 @@ def tasks() -> None:
     from hybridsam_lite import tasks as registry
 
     table = Table("task", "variant", "what is missing; theta")
-    for name in registry.names():
+    for name in [*registry.names(), "gallery"]:
         for i, (variant, text) in enumerate(registry.variants(name).items()):
             table.add_row(name if i == 0 else "", variant, text)
     console.print(table)
@@ -105,7 +105,10 @@ def run(
 
 @app.command()
 def sweep(
-    task: Annotated[list[str], typer.Argument(help="One or several tasks, as TASK or TASK/VARIANT; or `all`.")],
+    task: Annotated[
+        list[str],
+        typer.Argument(help="One or several tasks, as TASK or TASK/VARIANT; `gallery` for its entries; or `all`."),
+    ],
     out: Annotated[Path, typer.Option(help="Folder of the records; what it holds already is not run again.")],
     preset: Annotated[str | None, typer.Option(help="smoke, quick or full; default HYBRIDSAM_PRESET or quick.")] = None,
     data: Annotated[str | None, typer.Option(help="stand-in or real, for tasks with measured data.")] = None,
@@ -126,6 +129,7 @@ def sweep(
     from hybridsam_lite.sweep import sweep as run_sweep
 
     chosen, names = parse_seeds(seeds), registry.names() if task == ["all"] else task
+    names = [f"{name}/{v}" for name in names for v in (registry.variants(name) if name == "gallery" else [""])]
     resolve(device)
     if processes < 1:
         raise ValueError(f"--processes must be at least 1, got {processes}")
@@ -295,7 +299,8 @@ def show(rows: list[dict[str, Any]]) -> None:
                 gap, f"{row['val_loss']:.2e}", f"{row['test_loss']:.2e}", f"{row['seconds']:.1f}",
             )  # fmt: skip
         console.print(table)
-        console.print(f"listed for the paper: {LISTED[str(key[0])]:g} (see the book for how to read it)\n")
+        if (listed := LISTED.get(str(key[0]))) is not None:
+            console.print(f"listed for the paper: {listed:g} (see the book for how to read it)\n")
 
 
 def main() -> None:

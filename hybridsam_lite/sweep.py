@@ -162,7 +162,9 @@ def sweep(
         return Job(built.name, built.variant, built.preset, source, stage, tuple(labels), tuple(chosen))
 
     tune = [job("tune", ["erm"], TUNING), *(job("tune", GRIDS[name], TUNING) for name in apt)]
-    tune += [job("tune", ["erm"] if name == "erm" else GRIDS[name], CURVE) for name in CURVES if name in ("erm", *apt)]
+    if task in tasks.names():  # the gallery compares compositions, and shows no curves
+        curves = [name for name in CURVES if name in ("erm", *apt)]
+        tune += [job("tune", ["erm"] if name == "erm" else GRIDS[name], CURVE) for name in curves]
     with sole_writer(out / ".sweep" / f"{task}.lock", out / f"{task}.jsonl"):
         _run(tune, built, out, device, processes, progress)
         rows = [row for row in _here(built, out) if row["stage"] == "tune" and row["seed"] in TUNING]
@@ -180,7 +182,7 @@ def sweep(
 def _applies(task: Task, label: str) -> bool:
     with kept_random_state():
         try:
-            probe([task.model()], task.train, mean_squared_error, [parse_method(label)])
+            probe([task.model()], task.train, task.loss or mean_squared_error, [parse_method(label)])
         except ValueError:
             return False
     return True

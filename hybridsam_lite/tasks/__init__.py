@@ -13,6 +13,7 @@ from dataclasses import replace
 from hybridsam_lite.methods import nearest
 from hybridsam_lite.tasks import (
     duffing,
+    gallery,
     light_tunnel,
     pendulum,
     pendulum_images,
@@ -31,6 +32,7 @@ _MODULES = {
     "wind_tunnel": wind_tunnel,
     "light_tunnel": light_tunnel,
 }
+_KNOWN = {**_MODULES, "gallery": gallery}
 # What a public listing gives for the results of arXiv 2602.06837, as we read it: an absolute theta error (light_tunnel:
 # a mean cosine). It does not say to which method and variant a number belongs; Duffing's may be 100 times smaller.
 LISTED = {
@@ -42,7 +44,7 @@ _MEASURED = {"wind_tunnel": wind_tunnel, "light_tunnel": light_tunnel}
 
 
 def names() -> list[str]:
-    """Names of all tasks.
+    """Names of the book's six experiments; beside them there is "gallery", whose variants are chapter 19's entries.
 
     >>> names()
     ['pendulum', 'duffing', 'reaction_diffusion', 'pendulum_images', 'wind_tunnel', 'light_tunnel']
@@ -56,9 +58,9 @@ def variants(name: str) -> dict[str, str]:
     >>> list(variants("duffing"))
     ['C1', 'C2', 'C3', 'residual']
     """
-    if name not in _MODULES:
-        raise ValueError(f"unknown task {name!r}{nearest(name, _MODULES)}; expected one of: {', '.join(_MODULES)}")
-    return _MODULES[name].VARIANTS
+    if name not in _KNOWN:
+        raise ValueError(f"unknown task {name!r}{nearest(name, _KNOWN)}; expected one of: {', '.join(_KNOWN)}")
+    return _KNOWN[name].VARIANTS
 
 
 def default_preset() -> str:
@@ -70,7 +72,7 @@ def get(name: str, *, preset: str | None = None, variant: str | None = None, dat
     """Build a task: its data, its model and how to train it.
 
     Args:
-        name: see `names()`.
+        name: see `names()`, or "gallery".
         preset: "smoke" (seconds), "quick" (a minute or two on two cores) or "full" (the archived
             results); by default HYBRIDSAM_PRESET or "quick". It changes sizes, never the science.
         variant: see `variants(name)`.
@@ -91,7 +93,7 @@ def get(name: str, *, preset: str | None = None, variant: str | None = None, dat
     size = default_preset() if preset is None else preset
     if size not in PRESETS:
         raise ValueError(f"unknown preset {size!r}{nearest(size, PRESETS)}; expected one of: {', '.join(PRESETS)}")
-    return replace(_build(name, chosen, size, data), listed=LISTED[name])
+    return replace(_build(name, chosen, size, data), listed=LISTED.get(name))
 
 
 def _build(name: str, chosen: str, size: str, data: str | None) -> Task:
@@ -103,4 +105,4 @@ def _build(name: str, chosen: str, size: str, data: str | None) -> Task:
         raise ValueError(
             f"task {name!r} is simulated and takes no data; only {', '.join(_MEASURED)} have measured data"
         )
-    return _MODULES[name].build(chosen, size)
+    return _KNOWN[name].build(chosen, size)

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from scipy.integrate import solve_ivp
 from torch import Tensor, nn
 
+from hybridsam_lite.checks import LossFunction
 from hybridsam_lite.data import Data
 from hybridsam_lite.hybrid import Prediction, as_prediction
 from hybridsam_lite.methods import Method
@@ -56,6 +57,7 @@ class Task:
         listed: what a public listing gives for the paper's result on this task (see `tasks.LISTED`).
         error: (estimates, truths), dicts from name to tensors of equal shapes -> theta_error.
         metrics: (prediction on the test samples, task) -> further numbers for the records.
+        loss: (prediction, target) -> scalar, if it is not the mean squared error.
     """
 
     name: str
@@ -72,6 +74,7 @@ class Task:
     listed: float | None = None
     error: Callable[[Named, Named], float] = mean_absolute_error
     metrics: Callable[[Prediction, Task], dict[str, float]] | None = None
+    loss: LossFunction | None = None
     notes: str = field(default="", repr=False)
 
     def fit(self, methods: Sequence[Method | str], seeds: Iterable[int], **changes: Any) -> Runs:
@@ -82,7 +85,7 @@ class Task:
             self.val,
             methods=methods,
             seeds=seeds,
-            **{**self.training, **changes},
+            **{**self.training, **({} if self.loss is None else {"loss": self.loss}), **changes},
         )
 
     def with_truth(self) -> Task:
