@@ -129,7 +129,8 @@ def sweep(
     from hybridsam_lite.sweep import sweep as run_sweep
 
     chosen, names = parse_seeds(seeds), registry.names() if task == ["all"] else task
-    names = [f"{name}/{v}" for name in names for v in (registry.variants(name) if name == "gallery" else [""])]
+    every = {"gallery": [f"gallery/{entry}" for entry in registry.variants("gallery")]}
+    names = [each for name in names for each in every.get(name, [name])]
     resolve(device)
     if processes < 1:
         raise ValueError(f"--processes must be at least 1, got {processes}")

@@ -6,9 +6,11 @@ from pathlib import Path
 
 import pytest
 import torch
+from typer.testing import CliRunner
 
 import hybridsam_lite as hs
 from hybridsam_lite.checks import mean_squared_error
+from hybridsam_lite.cli import app
 from hybridsam_lite.hybrid import as_prediction, roles
 from hybridsam_lite.tasks import gallery
 
@@ -64,3 +66,14 @@ def test_the_true_theta_is_inside_what_it_may_start_from_or_reach(name):
     model = task.with_truth().model()
     output = as_prediction(model(task.val.inputs)).value
     assert torch.isfinite((task.loss or mean_squared_error)(output, task.val.target))
+
+
+def test_a_sweep_of_the_gallery_takes_one_entry_or_all(tmp_path, monkeypatch):
+    asked = []
+    monkeypatch.setattr("hybridsam_lite.sweep.sweep", lambda name, *, variant, **_: asked.append((name, variant)) or [])
+    monkeypatch.setattr("hybridsam_lite.cli.show", lambda rows: None)
+    for argument in ("gallery/additive", "gallery"):
+        CliRunner().invoke(
+            app, ["sweep", argument, "--out", str(tmp_path), "--preset", "smoke"], catch_exceptions=False
+        )
+    assert asked == [("gallery", name) for name in ["additive", *ENTRIES]]
