@@ -22,13 +22,13 @@ from hybridsam_lite.exercises.registry import question
     "`nan`.",
     after="Brightness does not count, and rounding does no harm.",
 )
-def angle(a: Tensor, b: Tensor) -> float:
+def angle_between(a: Tensor, b: Tensor) -> float:
     """Degrees between two colours of shape (3,)."""
     cosine = (a @ b) / (a.norm() * b.norm())
     return float(torch.rad2deg(torch.arccos(cosine.clamp(-1, 1))))
 
 
-@angle.check
+@angle_between.check
 def _(ask: Ask) -> None:
     for _ in range(200):
         a = ask.uniform(0.01, 1, 3)

@@ -17,11 +17,10 @@ from typing import Any
 
 import numpy as np
 import pytest
-from playwright.sync_api import Browser, Page, sync_playwright
+from playwright.sync_api import Browser, Page
 
 from hybridsam_lite.explorers import Explorer
 from hybridsam_lite.explorers.views import number
-from tools import browser
 from tools.explorers import all_six, page
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -34,19 +33,6 @@ each = pytest.mark.parametrize("name", NAMES)
 @pytest.fixture(scope="module")
 def six() -> dict[str, Explorer]:
     return all_six()
-
-
-@pytest.fixture(scope="module")
-def chromium() -> Iterator[Browser]:
-    path = browser.find()
-    if path is None and os.environ.get("CI"):
-        pytest.fail(f"the explorers must be operated under CI: {browser.missing()}")
-    if path is None:
-        pytest.skip(f"NOT RUN: {browser.missing()}")
-    with sync_playwright() as playwright:
-        chromium = playwright.chromium.launch(executable_path=path, args=list(browser.FLAGS))
-        yield chromium
-        chromium.close()
 
 
 @pytest.fixture(scope="module")

@@ -5,7 +5,6 @@ Needs a finished `make book`. The second half opens every page in headless Chrom
 
 from __future__ import annotations
 
-import os
 import shutil
 import subprocess
 from collections.abc import Iterator
@@ -17,9 +16,7 @@ from urllib.parse import unquote, urlsplit
 import pytest
 import yaml
 from bs4 import BeautifulSoup
-from playwright.sync_api import Browser, Page, sync_playwright
-
-from tools import browser
+from playwright.sync_api import Browser, Page
 
 pytestmark = pytest.mark.pages
 
@@ -118,19 +115,6 @@ def test_images_have_alt_text(entry: str) -> None:
         # Without alt text of its own, an image gets the path of its file as alt.
         assert alt, f"no alt text: {image['src']}"
         assert not alt.endswith((".png", ".svg", ".jpg")), f"no alt text: {image['src']}"
-
-
-@pytest.fixture(scope="module")
-def chromium() -> Iterator[Browser]:
-    path = browser.find()
-    if path is None and os.environ.get("CI"):
-        pytest.fail(f"the pages must be looked at under CI: {browser.missing()}")
-    if path is None:
-        pytest.skip(f"NOT RUN: {browser.missing()}")
-    with sync_playwright() as playwright:
-        chromium = playwright.chromium.launch(executable_path=path, args=list(browser.FLAGS))
-        yield chromium
-        chromium.close()
 
 
 @pytest.fixture(params=["light", "dark"])

@@ -22,9 +22,7 @@ from typing import NamedTuple
 
 import nbformat
 import pytest
-from playwright.sync_api import Browser, Locator, Page, expect, sync_playwright
-
-from tools import browser
+from playwright.sync_api import Browser, Locator, Page, expect
 
 pytestmark = [pytest.mark.lab, pytest.mark.timeout(900)]
 
@@ -132,19 +130,6 @@ def lab(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     nbformat.write(widgets, book / "widgets.ipynb")
     with serving(tmp_path_factory.mktemp("home"), book) as server:
         yield server
-
-
-@pytest.fixture(scope="module")
-def chromium() -> Iterator[Browser]:
-    path = browser.find()
-    if path is None and os.environ.get("CI"):
-        pytest.fail(f"JupyterLab must be operated under CI: {browser.missing()}")
-    if path is None:
-        pytest.skip(f"NOT RUN: {browser.missing()}")
-    with sync_playwright() as playwright:
-        chromium = playwright.chromium.launch(executable_path=path, args=list(browser.FLAGS))
-        yield chromium
-        chromium.close()
 
 
 @pytest.fixture
