@@ -205,6 +205,18 @@ def _number(x: float | None) -> str:
 
 
 @app.command()
+def new(
+    name: Annotated[str, typer.Argument(help="Of the model and its folder, for example my_model.")],
+    folder: Annotated[Path, typer.Option("--in", help="Where the new folder goes.")] = Path(),
+) -> None:
+    """Write a hybrid model with data, tests, training script and notebook, to be changed into your own."""
+    from hybridsam_lite.scaffold import new as scaffold
+
+    made = scaffold(name, folder)
+    console.print(f"{made} is ready: cd {made}; python -m pytest; python train.py")
+
+
+@app.command()
 def doctor() -> None:
     """Print versions, devices, threads and data folder: what to add to a bug report."""
     import torch

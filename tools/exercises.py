@@ -42,12 +42,16 @@ def cells(chapter: str) -> list[Cell]:
         question = find(name)
         assert question is not None
         made += [
-            _markdown("text", name, f"**{name}. {question.title}.** {question.text}"),
+            _markdown("text", name, f"**{name}. {_ended(question.title)}** {question.text}"),
             _code(name, f'{question.stub()}\n\nhs.exercises.check("{name}", {question.name})'),
             _markdown("answer", name, _answer(question)),
         ]
     made[-1]["source"] = [*made[-1]["source"], "\n", "\n", END]
     return made
+
+
+def _ended(title: str) -> str:
+    return title if title.endswith(("?", "!")) else f"{title}."
 
 
 def _answer(question: Question) -> str:
