@@ -23,7 +23,17 @@ from hybridsam_lite.files import write_atomically
 from hybridsam_lite.runs import Runs
 from hybridsam_lite.tasks.base import Task
 
-__all__ = ["FIELDS", "PROBLEM", "STAGES", "provenance", "read_records", "records", "summary", "write_records"]
+__all__ = [
+    "FIELDS",
+    "PROBLEM",
+    "STAGES",
+    "provenance",
+    "read_records",
+    "records",
+    "relative",
+    "summary",
+    "write_records",
+]
 
 FIELDS = (
     "task", "variant", "preset", "data", "stage", "protocol", "method", "label", "settings", "seed", "theta_true",
@@ -156,6 +166,40 @@ def summary(rows: Sequence[dict[str, Any]], baseline: str = "erm") -> pd.DataFra
                     "seconds": members["seconds"].median(),
                 }
             )
+    return pd.DataFrame(out)
+
+
+def relative(rows: Sequence[dict[str, Any]], baseline: str = "erm") -> pd.DataFrame:
+    """Theta errors as multiples of a baseline's, paired by seed: what can be compared across tasks.
+
+    Args:
+        rows: records; of each problem and label at most one for each seed.
+        baseline: label to compare with.
+
+    Returns:
+        One row per problem and label, the baseline's left out: task, variant, preset, data, stage, protocol, label,
+        seeds (in common with the baseline), ratio (exp of the median log ratio), low, high (95 % percentile bootstrap
+        over seeds). Diverged members count with the theta at which they were frozen.
+
+    >>> row = dict.fromkeys(PROBLEM, "x")
+    >>> errors = {"erm": (1.0, 2.0, 4.0), "sam": (0.5, 1.0, 2.0)}
+    >>> rows = [row | {"label": n, "seed": i, "theta_error": e} for n, es in errors.items() for i, e in enumerate(es)]
+    >>> relative(rows)[["label", "seeds", "ratio", "low", "high"]].round(3).values.tolist()
+    [['sam', 3, 0.5, 0.5, 0.5]]
+    """
+    out = []
+    table = pd.DataFrame(rows)
+    table["protocol"] = [json.dumps(protocol) for protocol in table["protocol"]]
+    for key, group in table.groupby(list(PROBLEM), sort=False):
+        logs = np.log(group.pivot(index="seed", columns="label", values="theta_error").astype(float))
+        for label in group["label"].unique():
+            if label == baseline or baseline not in logs:
+                continue
+            pairs = (logs[label] - logs[baseline]).dropna().to_numpy()
+            if len(pairs):
+                ratio, low, high = np.exp(paired_bootstrap(pairs))
+                row = {"label": label, "seeds": len(pairs), "ratio": ratio, "low": low, "high": high}
+                out.append(dict(zip(PROBLEM, key, strict=True)) | row)
     return pd.DataFrame(out)
 
 

@@ -11,7 +11,7 @@ from hybridsam_lite.select import strongest
 from hybridsam_lite.sweep import CURVE, GRIDS, ORACLE, TUNING
 from tools import hero
 
-ARCHIVE = sorted((Path(__file__).parent.parent / "book" / "results").glob("*.jsonl"))
+ARCHIVE = sorted((Path(__file__).parent.parent / "book" / "results").rglob("*.jsonl"))
 AMORTIZED = ("wind_tunnel", "light_tunnel", "A3")
 
 
