@@ -11,7 +11,7 @@
 #   UV_TORCH_BACKEND=cpu       the build of PyTorch that make newest and make colab install, by uv
 
 .DEFAULT_GOAL := help
-.PHONY: help venv book site links test lab colab newest full assignments grade class slides clean
+.PHONY: help venv book site links test lab colab newest full assignments grade class slides soak clean
 
 help:
 	@echo "make book   run the chapters and render the book to _build/html"
@@ -26,6 +26,7 @@ help:
 	@echo "make grade  grade a folder of notebooks: FOLDER=... ASSIGNMENT=2 [OUT=grades.csv]"
 	@echo "make class  grade a simulated class of thirty, some of them hostile"
 	@echo "make slides copy the figures of the built book to _build/slides  [CHAPTERS=\"04 07\"] [SVG=1]"
+	@echo "make soak   kill trainings at a hundred random moments and see that nothing is lost  [KILLS=100]"
 	@echo "make clean  remove builds and caches (.venv stays)"
 	@echo "Each sets up .venv by itself.  PYTHON=/path/to/python3 chooses the Python (3.10 to 3.13)."
 
@@ -75,6 +76,11 @@ class: venv
 
 slides: venv
 	@.venv/bin/python -m tools.slides $(CHAPTERS) $(if $(SVG),--svg)
+
+KILLS ?= 100
+
+soak: venv
+	@.venv/bin/python -m tools.soak --kills $(KILLS)
 
 clean:
 	rm -rf _build build dist .venv-newest .hypothesis .mypy_cache .pytest_cache .ruff_cache

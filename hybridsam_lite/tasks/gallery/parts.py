@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
@@ -41,7 +41,7 @@ def entry(
     preset: str,
     data: dict[str, Data],
     model: Callable[[], nn.Module],
-    theta_true: dict[str, float | Tensor],
+    theta_true: Mapping[str, float | Tensor],
     units: dict[str, str],
     training: dict[str, Any] | None = None,
     **more: Any,
@@ -50,5 +50,5 @@ def entry(
     protocol = {"steps": STEPS[preset], "batch_size": 32, **(training or {})}
     return Task(
         name="gallery", variant=name, preset=preset, train=data["train"], val=data["val"], test=data["test"],
-        model=model, theta_true=theta_true, units=units, training=protocol, **more,
+        model=model, theta_true=dict(theta_true), units=units, training=protocol, **more,
     )  # fmt: skip
