@@ -11,6 +11,7 @@ Functions return the axes. Matplotlib is imported by the functions that draw, no
 """
 
 from hybridsam_lite.plots.courses import history, trajectories
+from hybridsam_lite.plots.diagram import composition
 from hybridsam_lite.plots.identify import diagnosis, profile
 from hybridsam_lite.plots.look import COLORS, HEIGHT, MARKERS, SPARE, STYLE, WIDTH, color, style, use_style
 from hybridsam_lite.plots.settings import corner, l_curve, theta_against_setting, theta_by_method
@@ -25,6 +26,7 @@ __all__ = [
     "WIDTH",
     "Surface",
     "color",
+    "composition",
     "corner",
     "diagnosis",
     "history",

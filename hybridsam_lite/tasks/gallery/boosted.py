@@ -20,8 +20,8 @@ from hybridsam_lite.theta import Positive, Theta
 CARD = Card(
     title="Boosted in steps",
     equation=r"y_0 = f_\mathrm{sci}(x; \theta), \quad y_{k+1} = y_k + \eta\, \sigma_k^2\, s(y_k, x, \sigma_k; \phi)",
-    wires="theta > physics > network: step 1 > network: step 2 > network: step 5 > y; x > physics; "
-    "x > network: step 1; x > network: step 2; x > network: step 5",
+    wires="theta > physics > network: step 1 > network: steps 2-4 > network: step 5 > y; x > physics; "
+    "x > network: step 1; x > network: steps 2-4; x > network: step 5",
     theta="largest rate and half-saturation of an enzyme",
     missing="a second enzyme that works at one acidity",
     risk="a score that points home from anywhere forgets where the physics began",

@@ -28,7 +28,7 @@ CARD = Card(
     title="Explicit simplicity",
     equation=r"\ddot x = f_\mathrm{sci}(x, \dot x; \theta) + f(x, \dot x), \quad "
     r"\min_f\, (\mathrm{error}, \mathrm{size})",
-    wires="theta > physics > sum > solver > y; state > physics; state > network: or few terms > sum",
+    wires="theta > physics > sum > solver > y; state > physics; state > network: network or few terms > sum",
     theta="stiffness and net damping of a wire in the wind",
     missing="a damping that grows with the swing",
     risk="a network of the whole state can hold both known terms; few terms cannot, if the right ones are among them",

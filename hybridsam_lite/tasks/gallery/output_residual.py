@@ -98,4 +98,4 @@ def build(preset: str) -> Task:
     data = {part: samples(counts[part], g) for part, g in generators().items()}
     truth: dict[str, float | Tensor] = {"decay": DECAY, "reaeration": REAERATION}
     units = dict.fromkeys(truth, "1/day")
-    return entry("output_residual", preset, data, River, truth, units, training={"lr": 3e-3})
+    return entry("output_residual", preset, data, River, truth, units, training={"lr": 1e-2})
