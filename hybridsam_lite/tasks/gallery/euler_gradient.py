@@ -1,8 +1,8 @@
 """Euler gradient: a hybrid in which the solver gives no gradient; that of one explicit Euler step stands in for it.
 
-Lorenz's convection (1963) in units of ten: x' = sigma (y - x), y' = x (rho - 10 z) - y, z' = 10 x y [- beta z];
-theta = (sigma, rho). The simulator is NumPy and a black box. Before each of its steps a network reads the state and
-gives a rate, held during the step, as sub-models of climate models do.
+Lorenz's convection in units of ten: x' = sigma (y - x), y' = x (rho - 10 z) - y, z' = 10 x y [- beta z]; theta =
+(sigma, rho). The simulator is NumPy, a black box to autograd. Before each of its steps a network gives a rate, held
+during the step, as sub-models of climate models do.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ CARD = Card(
 )
 
 SIGMA, RHO, BETA, UNIT = 10.0, 28.0, 8 / 3, 10.0
-DT, START, POINTS, WINDOW, SUBSTEPS, NOISE = 0.02, 50, 61, 4, 2, 0.01
+DT, START, POINTS, WINDOW, NOISE = 0.02, 50, 61, 4, 0.01  # units of the system; steps before the record begins
 SERIES = {"smoke": (2, 1, 1), "quick": (14, 7, 14), "full": (14, 7, 14)}
 
 
@@ -45,14 +45,11 @@ def rate(y: Any, theta: Any, stack: Any) -> Any:
 
 def simulator(y: Array, u: Array, theta: Array) -> Array:
     """The state (..., 3) after DT: classic Runge-Kutta in NumPy, with the rate u (..., 3) added throughout."""
-    h = DT / SUBSTEPS
-    for _ in range(SUBSTEPS):
-        k1 = rate(y, theta, np.stack) + u
-        k2 = rate(y + h / 2 * k1, theta, np.stack) + u
-        k3 = rate(y + h / 2 * k2, theta, np.stack) + u
-        k4 = rate(y + h * k3, theta, np.stack) + u
-        y = y + h / 6 * (k1 + 2 * (k2 + k3) + k4)
-    return y
+    k1 = rate(y, theta, np.stack) + u
+    k2 = rate(y + DT / 2 * k1, theta, np.stack) + u
+    k3 = rate(y + DT / 2 * k2, theta, np.stack) + u
+    k4 = rate(y + DT * k3, theta, np.stack) + u
+    return y + DT / 6 * (k1 + 2 * (k2 + k3) + k4)
 
 
 def euler(y: Tensor, u: Tensor, theta: Tensor) -> Tensor:
@@ -66,14 +63,12 @@ class SimulatorStep(torch.autograd.Function):
     @staticmethod
     def forward(y: Tensor, u: Tensor, theta: Tensor) -> Tensor:
         """Leave torch, simulate, come back."""
-        arrays = (x.detach().cpu().numpy() for x in (y, u, theta))
-        return torch.as_tensor(simulator(*arrays), dtype=y.dtype, device=y.device)
+        return torch.as_tensor(simulator(*(x.cpu().numpy() for x in (y, u, theta)))).to(y)
 
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple[Tensor, ...], output: Tensor) -> None:
         """Keep where the step began: all that an Euler step needs."""
         ctx.save_for_backward(*inputs)
-        ctx.save_for_forward(*inputs)
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> Any:
@@ -81,17 +76,14 @@ class SimulatorStep(torch.autograd.Function):
         return torch.func.vjp(euler, *ctx.saved_tensors)[1](grads[0])
 
     @staticmethod
-    def jvp(ctx: Any, *tangents: Tensor | None) -> Any:
-        """Jacobian-vector product of the Euler step, for the diagnoses that need it."""
-        given = tuple(torch.zeros_like(x) if t is None else t for x, t in zip(ctx.saved_tensors, tangents, strict=True))
-        return torch.func.jvp(euler, ctx.saved_tensors, given)[1]
-
-    @staticmethod
     def vmap(info: Any, axes: tuple[int | None, ...], *inputs: Tensor) -> tuple[Any, int]:
         """Many members are one more axis in front; where others have more axes, ones come behind it."""
         n, most = info.batch_size, max(x.ndim + (a is None) for x, a in zip(inputs, axes, strict=True))
         front = (x.expand(n, *x.shape) if a is None else x.movedim(a, 0) for x, a in zip(inputs, axes, strict=True))
-        return SimulatorStep.apply(*(x.reshape(n, *[1] * (most - x.ndim), *x.shape[1:]) for x in front)), 0
+        return advance(*(x.reshape(n, *[1] * (most - x.ndim), *x.shape[1:]) for x in front)), 0
+
+
+advance: Any = SimulatorStep.apply
 
 
 class Convection(HybridModel):
@@ -106,19 +98,16 @@ class Convection(HybridModel):
         """Step by step: the network reads the state, the simulator advances it."""
         theta, states = torch.stack([self.theta.sigma, self.theta.rho]), [inputs["x0"]]
         for _ in range(WINDOW):
-            states.append(SimulatorStep.apply(states[-1], 10 * self.net(states[-1]), theta))
+            states.append(advance(states[-1], 10 * self.net(states[-1]), theta))
         y = torch.stack(states, 1)
         return Prediction(y[:, 1:], network=10 * self.net(y), physics=rate(y, theta, torch.stack))
 
 
 def series(count: int, generator: np.random.Generator) -> Array:
-    """Noisy states (series, time, 3); they are recorded once they are near the attractor."""
-
-    def rhs(_: float, y: Array) -> Array:
-        return rate(y, np.array([SIGMA, RHO]), np.stack) - BETA * y * np.array([0, 0, 1])
-
-    states = simulate(rhs, generator.uniform(0.5, 2.0, (count, 3)), np.arange(START + POINTS) * DT)[:, START:]
-    return states + NOISE * generator.standard_normal(states.shape)
+    """Noisy states (series, time, 3), recorded once they are near the attractor."""
+    theta, damping, t = np.array([SIGMA, RHO]), np.array([0, 0, BETA]), np.arange(START + POINTS) * DT
+    states = simulate(lambda _, y: rate(y, theta, np.stack) - damping * y, generator.uniform(0.5, 2, (count, 3)), t)
+    return states[:, START:] + NOISE * generator.standard_normal((count, POINTS, 3))
 
 
 def build(preset: str) -> Task:
@@ -126,6 +115,6 @@ def build(preset: str) -> Task:
     counts = dict(zip(PARTS, SERIES[preset], strict=True))
     data = {part: windows(series(counts[part], g), DT, WINDOW, stride=4) for part, g in generators().items()}
     return entry(
-        "euler_gradient", preset, data, Convection, {"sigma": SIGMA, "rho": RHO}, {"sigma": "", "rho": ""},
-        training={"lr": 3e-3},
+        "euler_gradient", preset, data, Convection, {"sigma": SIGMA, "rho": RHO},
+        {"sigma": "", "rho": ""}, training={"lr": 3e-3},
     )  # fmt: skip
