@@ -45,7 +45,7 @@ def unit(p: Array, q: Array, r: Array, c: Array) -> tuple[Array, tuple[Array, ..
 
 
 class Unit(torch.autograd.Function):
-    """The unit in PyTorch's gradients, by its own partial derivatives. All arguments have one shape."""
+    """The unit in PyTorch, by its own partial derivatives; second ones count as zero. Arguments have one shape."""
 
     @staticmethod
     def forward(*arguments: Tensor) -> Any:
