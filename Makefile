@@ -8,10 +8,11 @@
 #   FOLDER=... ASSIGNMENT=2 OUT=grades.csv   what make grade grades, and where it writes
 #   CHAPTERS="04 07" SVG=1     what make slides exports; SVG runs the chapters again
 #   HOLD="torch==2.13.0"       requirements that hold make newest back
+#   BENCH="--members 128"      other sizes for make bench; python -m benchmarks --help lists them all
 #   UV_TORCH_BACKEND=cpu       the build of PyTorch that make newest and make colab install, by uv
 
 .DEFAULT_GOAL := help
-.PHONY: help venv book site links test lab colab newest full assignments grade class slides soak clean
+.PHONY: help venv book site links test lab colab newest full assignments grade class slides bench soak clean
 
 help:
 	@echo "make book   run the chapters and render the book to _build/html"
@@ -27,6 +28,8 @@ help:
 	@echo "make class  grade a simulated class of thirty, some of them hostile"
 	@echo "make slides copy the figures of the built book to _build/slides  [CHAPTERS=\"04 07\"] [SVG=1]"
 	@echo "make soak   kill trainings at a hundred random moments and see that nothing is lost  [KILLS=100]"
+	@echo "make bench  measure stacks of members against one seed at a time, into book/results/benchmark.json  [BENCH=\"--members 128\"]"
+	@echo "make release-check  build wheel and sdist, look into them, use them elsewhere; licences, vulnerabilities, SBOM"
 	@echo "make clean  remove builds and caches (.venv stays)"
 	@echo "Each sets up .venv by itself.  PYTHON=/path/to/python3 chooses the Python (3.10 to 3.13)."
 
@@ -81,6 +84,13 @@ KILLS ?= 100
 
 soak: venv
 	@.venv/bin/python -m tools.soak --kills $(KILLS)
+
+# Some five minutes on two idle cores. BENCH="--problems pendulum --members 1 128" measures something else.
+bench: venv
+	@.venv/bin/python -m benchmarks $(BENCH)
+
+release-check: venv
+	@.venv/bin/python -m tools.release
 
 clean:
 	rm -rf _build build dist .venv-newest .hypothesis .mypy_cache .pytest_cache .ruff_cache

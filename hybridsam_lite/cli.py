@@ -1,4 +1,4 @@
-"""The command line: hybridsam tasks, run, sweep, table, select, verify, doctor."""
+"""The command line: hybridsam tasks, run, plan, sweep, table, select, verify, doctor."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from typing import Annotated, Any
 import typer
 from rich import box
 from rich.console import Console
-from rich.table import Table
+from rich.table import Column, Table
 
 from hybridsam_lite.methods import nearest
 
@@ -25,7 +25,8 @@ app = typer.Typer(
 )
 console = Console(width=None if sys.stdout.isatty() else 124)
 
-USER_ERRORS = (ValueError, TypeError, OSError)
+USER_ERRORS = (ValueError, TypeError, OSError, ModuleNotFoundError)
+PLANNED = ("members", "steps", "validations", "fixed [s]", "step [s]", "check [s]", "seconds")  # columns of a plan
 UsageError: type[Exception] = typer.BadParameter.__bases__[0]  # click's, which some versions of typer carry inside
 
 
@@ -117,6 +118,9 @@ def sweep(
     ] = None,
     seeds: Annotated[str, typer.Option(help="Seeds of the final stage; 0 to 4 are for tuning.")] = "10:20",
     processes: Annotated[int, typer.Option(help="Jobs at a time, each with one CPU thread.")] = 1,
+    dask: Annotated[
+        str | None, typer.Option(help="tcp://HOST:PORT of a Dask scheduler, whose workers take the jobs.")
+    ] = None,
     device: Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1, ...")] = "auto",
 ) -> None:
     """Tune every method of a task by validation loss, then run the chosen settings on fresh seeds.
@@ -139,13 +143,69 @@ def sweep(
         try:
             rows = run_sweep(
                 name, variant=variant or None, out=out, preset=preset, data=data, methods=method or CORE,
-                seeds=chosen, processes=processes, device=device,
+                seeds=chosen, processes=processes, dask=dask, device=device,
             )  # fmt: skip
         except KeyboardInterrupt:
             print(f"\nhybridsam: interrupted; everything so far is in {out}. Repeat the command", file=sys.stderr)
             raise typer.Exit(130) from None
         show(rows)
     console.print(f"records: {out}")
+
+
+@app.command()
+def plan(
+    task: Annotated[str, typer.Argument(help="A task, as TASK or TASK/VARIANT.")],
+    method: Annotated[
+        list[str] | None,
+        typer.Option(help="As in `hybridsam run`; with --sweep as in `hybridsam sweep`. Default: erm and asam:rho=1."),
+    ] = None,
+    seeds: Annotated[str | None, typer.Option(help="Seeds, 0:4 by default; with --sweep of its final stage.")] = None,
+    preset: Annotated[str | None, typer.Option(help="smoke, quick or full; default HYBRIDSAM_PRESET or quick.")] = None,
+    data: Annotated[str | None, typer.Option(help="stand-in or real, for tasks with measured data.")] = None,
+    steps: Annotated[int | None, typer.Option(help="Optimizer steps, in place of the preset's.")] = None,
+    sweep: Annotated[bool, typer.Option("--sweep", help="Plan a whole sweep.")] = False,
+    processes: Annotated[int, typer.Option(help="Jobs at a time, of a sweep.")] = 1,
+) -> None:
+    """Predict time and memory of a run or a sweep on this machine, from a few real steps (seconds to a minute)."""
+    from hybridsam_lite import plan as plans
+    from hybridsam_lite import tasks as registry
+    from hybridsam_lite.sweep import CORE
+
+    if processes < 1:
+        raise ValueError(f"--processes must be at least 1, got {processes}")
+    if steps is not None and (sweep or steps < 1):
+        raise ValueError(f"--steps is a positive number of a run's steps, not of a sweep's, got {steps}")
+    name, _, variant = task.partition("/")
+    built = registry.get(name, preset=preset, variant=variant or None, data=data)
+    if sweep:
+        stages = plans.plan_sweep(built, method or CORE, parse_seeds(seeds or "10:20"))
+    else:
+        stages = [plans.plan_run(built, method or ["erm", "asam:rho=1"], parse_seeds(seeds or "0:4"), steps)]
+    table = Table("stage", "method", *(Column(n, justify="right") for n in PLANNED))
+    for stage, parts in zip(("tune", "final") if sweep else ("run",), stages, strict=True):
+        for i, part in enumerate(parts):
+            cost = part.cost
+            numbers = (cost.members, part.steps, part.validations, cost.setup + cost.score, cost.step, cost.validation)
+            shown = [f"{x:.3g}" if isinstance(x, float) else str(x) for x in (*numbers, part.seconds)]
+            table.add_row("" if i else stage, part.label, *shown)
+    console.print(table)
+    console.print(
+        "seconds = fixed + steps x step + (validations + 2) x check; fixed is for building the models and scoring them"
+    )
+    total = sum(plans.schedule(parts, processes) for parts in stages)
+    memory = max(part.cost.memory for parts in stages for part in parts)
+    console.print(f"{_duration(total)} with {processes} at a time; up to {memory:.0f} MB of memory for each")
+
+
+def _duration(seconds: float) -> str:
+    """For a reader.
+
+    >>> _duration(42), _duration(600), _duration(7200)
+    ('42 seconds', '10 minutes', '2.0 hours')
+    """
+    if seconds < 100:
+        return f"{seconds:.0f} seconds"
+    return f"{seconds / 60:.0f} minutes" if seconds < 6000 else f"{seconds / 3600:.1f} hours"
 
 
 @app.command()

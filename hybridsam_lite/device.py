@@ -14,6 +14,7 @@ __all__ = [
     "name_of",
     "random_state",
     "resolve",
+    "seed",
     "set_random_state",
 ]
 
@@ -70,6 +71,13 @@ def set_random_state(states: list[Tensor]) -> None:
     torch.set_rng_state(states[0])
     if len(states) > 1:
         torch.cuda.set_rng_state_all(states[1:])
+
+
+def seed(value: int) -> None:
+    """Seed these generators; `torch.manual_seed` would also note the call stack for GPUs that are not there: slow."""
+    torch.default_generator.manual_seed(value)
+    if torch.cuda.is_available() and torch.cuda.is_initialized():
+        torch.cuda.manual_seed_all(value)
 
 
 @contextmanager

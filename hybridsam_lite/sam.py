@@ -156,9 +156,9 @@ def two_passes(
 def partial_gradient(
     loss: Callable[[Tensors], Any], at: Tensors, names: Collection[str], *, has_aux: bool = False
 ) -> tuple[Tensors, Any]:
-    """(name -> gradient, what `loss` returned), for `names` only."""
-    moving = {n: at[n] for n in names}
-    return torch.func.grad_and_value(lambda m: loss({**at, **m}), has_aux=has_aux)(moving)
+    """(name -> gradient, what `loss` returned), for `names` only; `loss` may bring its own `derivative`."""
+    derivative = getattr(loss, "derivative", functools.partial(torch.func.grad_and_value, has_aux=has_aux))
+    return derivative(lambda m: loss({**at, **m}))({n: at[n] for n in names})
 
 
 class SAM(torch.optim.Optimizer):

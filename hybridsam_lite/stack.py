@@ -19,8 +19,9 @@ from torch.func import functional_call
 from hybridsam_lite.checks import LossFunction
 from hybridsam_lite.data import Data
 from hybridsam_lite.device import random_state, set_random_state
+from hybridsam_lite.gradients import Derivative, by_autograd, under_vmap
 from hybridsam_lite.hybrid import Prediction, as_prediction, roles
-from hybridsam_lite.methods import Loss, Method, Moment, Problem
+from hybridsam_lite.methods import Method, Moment, Problem
 from hybridsam_lite.sam import Tensors
 from hybridsam_lite.theta import theta_values
 
@@ -60,12 +61,9 @@ class Stack:
     ) -> None:
         self.template = models[0]
         self.method = methods[0]
-        self.loss, self.sample_axis, self.max_norm, self.vectorize = (
-            loss,
-            sample_axis,
-            max_norm,
-            vectorize,
-        )
+        self.loss, self.sample_axis, self.max_norm = loss, sample_axis, max_norm
+        self.together = vectorize and len(models) > 1  # one member alone is fastest without vmap
+        self.derivative: Derivative = under_vmap if self.together else by_autograd
         self.slots = _slots(self.template)
         role_of = roles(self.template)
         named = [dict(m.named_parameters()) for m in models]
@@ -155,7 +153,7 @@ class Stack:
 
         problem = Problem(
             self.method, self.phi, hyper, state, moment, inputs, target, shared,
-            predict, self._data_loss, _as_it_is if self.vectorize else _by_autograd,
+            predict, self._data_loss, self.derivative,
         )  # fmt: skip
         try:
             grads, outcome = self.method.gradients(problem, params)
@@ -224,11 +222,18 @@ class Stack:
 
     def _over_members(self, function: Callable[..., Any], in_dims: tuple[Any, ...]) -> Callable[..., Any]:
         def vectorized(*arguments: Any) -> Any:
+            randomness = random_state()
             try:
                 return torch.func.vmap(function, in_dims, randomness="same")(*arguments)
             except RuntimeError as error:
                 if not any(word in str(error) for word in ("vmap", "functorch", "Batching rule")):
                     raise
+                if (
+                    self.derivative is under_vmap
+                ):  # vmap knows some layers (GRU, LSTM) within torch.func's gradient only
+                    self.derivative = functools.partial(torch.func.grad_and_value, has_aux=True)
+                    set_random_state(randomness)
+                    return vectorized(*arguments)
                 raise RuntimeError(
                     f"fit: torch.func.vmap cannot run {type(self.template).__name__} for all members at once; "
                     f"pass vectorize=False to run them one after the other ({str(error).splitlines()[0]})"
@@ -241,7 +246,7 @@ class Stack:
                 results.append(function(*(_pick(a, d, i) for a, d in zip(arguments, in_dims, strict=True))))
             return _join(results)
 
-        return vectorized if self.vectorize else looped
+        return vectorized if self.together else looped
 
     def member_state(self, i: int) -> dict[str, Tensor]:
         """State dict of member i, on the CPU."""
@@ -265,44 +270,6 @@ class Stack:
             else:
                 setattr(self, name, state[name])
         self.optimizer.load_state_dict(state["optimizer"])
-
-
-def _as_it_is(loss: Loss) -> Loss:
-    return loss
-
-
-def _by_autograd(loss: Loss) -> Loss:
-    """The same loss, differentiated by ordinary autograd when torch.func asks for its gradient.
-
-    torch.func refuses models that hold a `torch.autograd.Function` of the old kind, such as
-    torchdiffeq's adaptive solvers; here the model sees ordinary tensors only.
-    """
-    seen: dict[str, Any] = {}
-
-    class Ordinary(torch.autograd.Function):
-        @staticmethod
-        def forward(*values: Tensor) -> tuple[Tensor, ...]:
-            at = [v.detach().requires_grad_() for v in values]
-            with torch.enable_grad():
-                value, seen["aux"] = loss(dict(zip(seen["names"], at, strict=True)))
-            grads = torch.autograd.grad(value, at, allow_unused=True, materialize_grads=True)
-            return value.detach(), *grads
-
-        @staticmethod
-        def setup_context(ctx: Any, inputs: Any, output: tuple[Tensor, ...]) -> None:
-            ctx.save_for_backward(*output[1:])
-            ctx.mark_non_differentiable(*output[1:])
-
-        @staticmethod
-        def backward(ctx: Any, factor: Tensor, *_: Any) -> tuple[Tensor, ...]:
-            return tuple(factor * g for g in ctx.saved_tensors)
-
-    def ordinary(params: Tensors) -> Any:
-        seen["names"] = list(params)
-        value, *_ = Ordinary.apply(*params.values())  # type: ignore[no-untyped-call]
-        return value, seen["aux"]
-
-    return ordinary
 
 
 def _slots(model: nn.Module) -> dict[str, str]:

@@ -5,8 +5,9 @@ tune    every method at each setting of its grid, on the tuning seeds; the metho
 final   for each method the setting that `select.strongest` takes, from the validation losses of the tuning seeds
         alone, on fresh seeds; beside it physics alone, plain training, also with twice the steps, and the oracle.
 
-A job is one call of `fit`. While it runs, its checkpoint lies in OUT/.sweep; its records go to OUT/<task>.jsonl, and
-a member that is there is not run again. So a sweep may be stopped at any time, repeated, and extended.
+A job is one call of `fit`, in a process of this machine or on a worker of a Dask cluster. While it runs, its checkpoint
+lies in OUT/.sweep; its records go to OUT/<task>.jsonl, which this process alone writes, and a member that is there is
+not run again. So a sweep may be stopped at any time, repeated, and extended.
 """
 
 from __future__ import annotations
@@ -17,9 +18,9 @@ import os
 import shutil
 import signal
 import threading
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor, as_completed
-from contextlib import ExitStack
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from dataclasses import dataclass
 from multiprocessing import active_children, get_context, parent_process
 from pathlib import Path
@@ -27,7 +28,7 @@ from typing import Any
 
 from tqdm.auto import tqdm
 
-from hybridsam_lite import tasks
+from hybridsam_lite import cluster, tasks
 from hybridsam_lite.checks import mean_squared_error, probe
 from hybridsam_lite.device import kept_random_state
 from hybridsam_lite.files import sole_writer
@@ -36,7 +37,7 @@ from hybridsam_lite.results import provenance, read_records, records, write_reco
 from hybridsam_lite.select import strongest
 from hybridsam_lite.tasks import Task
 
-__all__ = ["CORE", "GRIDS", "Job", "sweep"]
+__all__ = ["CORE", "GRIDS", "Job", "expected", "sweep"]
 
 _RHO, _RELATIVE = (0.01, 0.02, 0.05, 0.1, 0.2, 0.5), (0.1, 0.2, 0.5, 1, 2, 5)
 _LAM = (1e-6, 1e-5, 1e-4, 1e-3, 1e-2, 1e-1)
@@ -67,6 +68,7 @@ TUNING, CURVE, FINAL = (0, 1, 2), (3, 4), tuple(range(10, 20))
 STACK = 40  # members of one job at most: more are no faster on a CPU
 
 Row = dict[str, Any]
+Hands = AbstractContextManager[Callable[["Job"], Future[list[Row]]]]
 
 
 @dataclass(frozen=True)
@@ -123,6 +125,7 @@ def sweep(
     seeds: Sequence[int] = FINAL,
     device: str = "auto",
     processes: int = 1,
+    dask: str | None = None,
     progress: bool = True,
 ) -> list[Row]:
     """Run both stages of a task; what OUT already holds is not run again.
@@ -134,6 +137,7 @@ def sweep(
         seeds: of the final stage; the tuning seeds 0 to 4 are not allowed.
         device: as in `fit`.
         processes: jobs at a time; each uses one CPU thread.
+        dask: address of a Dask scheduler, tcp://HOST:PORT; its workers take the place of the processes.
         progress: show a bar with the time that is left.
 
     Returns:
@@ -142,41 +146,72 @@ def sweep(
     Raises:
         ValueError: for unknown names, or seeds that were used for tuning.
         BlockingIOError: if another process is at this task in `out`.
+        ModuleNotFoundError, ConnectionError: without Dask, or if no scheduler or worker answers.
     """
-    unknown = [name for name in methods if name not in GRIDS]
-    if unknown:
-        raise ValueError(
-            f"unknown method {unknown[0]!r}{nearest(unknown[0], GRIDS)}; a sweep knows: {', '.join(GRIDS)}"
-        )
+    _check_names(methods)
     if shared := sorted(set(seeds) & {*TUNING, *CURVE}):
         raise ValueError(f"seed {shared[0]} is a tuning seed; the final seeds must be others, 10:20 for example")
+    if dask is not None:
+        cluster.check_address(dask)
     built = tasks.get(task, preset=preset, variant=variant, data=data)
     out.mkdir(parents=True, exist_ok=True)
     provenance()
-    fixable = _has_global_theta(built)  # if not, all trainable parameters are phi
-    apt = [n for n in methods if _applies(built, GRIDS[n][0]) and (fixable or n != "sam on all")]
-    plain = [label for label in PLAIN if _applies(built, label)]
-    source = None if built.origin == "simulated" else built.origin
+    apt, plain, fixable = _apt(built, methods)
+    folder = out / ".sweep"
 
-    def job(stage: str, labels: Iterable[str], chosen: Iterable[int]) -> Job:
-        return Job(built.name, built.variant, built.preset, source, stage, tuple(labels), tuple(chosen))
+    def hands() -> Hands:
+        return _processes(processes, folder, device) if dask is None else cluster.workers(dask, folder, device)
 
-    tune = [job("tune", ["erm"], TUNING), *(job("tune", GRIDS[name], TUNING) for name in apt)]
-    if task in tasks.names():  # the gallery compares compositions, and shows no curves
-        curves = [name for name in CURVES if name in ("erm", *apt)]
-        tune += [job("tune", ["erm"] if name == "erm" else GRIDS[name], CURVE) for name in curves]
     with sole_writer(out / ".sweep" / f"{task}.lock", out / f"{task}.jsonl"):
-        _run(tune, built, out, device, processes, progress)
+        _run(_tuning(built, apt), built, out, hands, progress)
         rows = [row for row in _here(built, out) if row["stage"] == "tune" and row["seed"] in TUNING]
         erm = [row for row in rows if row["label"] == "erm"]
-        final = [job("final", [label], seeds) for label in plain]
-        for name in apt:
-            mine = [row for row in rows if row["label"] in GRIDS[name]]
-            final.append(job("final", [strongest([*erm, *mine], GRIDS[name])], seeds))
-        if fixable:
-            final.append(job("final", [ORACLE], seeds))
-        _run(final, built, out, device, processes, progress)
+
+        def choose(name: str) -> str:
+            return strongest([*erm, *(row for row in rows if row["label"] in GRIDS[name])], GRIDS[name])
+
+        _run(_finals(built, plain, map(choose, apt), fixable, seeds), built, out, hands, progress)
     return _here(built, out)
+
+
+def expected(task: Task, methods: Sequence[str] = CORE, seeds: Sequence[int] = FINAL) -> list[list[Job]]:
+    """The jobs of both stages, as `sweep` would begin them; the settings of the final stage are not known before."""
+    _check_names(methods)
+    apt, plain, fixable = _apt(task, methods)
+    stages = _tuning(task, apt), _finals(task, plain, (GRIDS[name][0] for name in apt), fixable, seeds)
+    return [[small for job in jobs for small in _split(job, set())] for jobs in stages]
+
+
+def _check_names(methods: Sequence[str]) -> None:
+    if unknown := [name for name in methods if name not in GRIDS]:
+        raise ValueError(
+            f"unknown method {unknown[0]!r}{nearest(unknown[0], GRIDS)}; a sweep knows: {', '.join(GRIDS)}"
+        )
+
+
+def _apt(task: Task, methods: Sequence[str]) -> tuple[list[str], list[str], bool]:
+    """The methods and the plain labels that can train the task's model, and whether theta can be fixed."""
+    fixable = _has_global_theta(task)  # if not, all trainable parameters are phi
+    apt = [n for n in methods if _applies(task, GRIDS[n][0]) and (fixable or n != "sam on all")]
+    return apt, [label for label in PLAIN if _applies(task, label)], fixable
+
+
+def _job(task: Task, stage: str, labels: Iterable[str], seeds: Iterable[int]) -> Job:
+    source = None if task.origin == "simulated" else task.origin
+    return Job(task.name, task.variant, task.preset, source, stage, tuple(labels), tuple(seeds))
+
+
+def _tuning(task: Task, apt: Sequence[str]) -> list[Job]:
+    jobs = [_job(task, "tune", ["erm"], TUNING), *(_job(task, "tune", GRIDS[name], TUNING) for name in apt)]
+    if task.name in tasks.names():  # the gallery compares compositions, and shows no curves
+        curves = [name for name in CURVES if name in ("erm", *apt)]
+        jobs += [_job(task, "tune", ["erm"] if name == "erm" else GRIDS[name], CURVE) for name in curves]
+    return jobs
+
+
+def _finals(task: Task, plain: Iterable[str], chosen: Iterable[str], fixable: bool, seeds: Sequence[int]) -> list[Job]:
+    labels = [*plain, *chosen, *([ORACLE] if fixable else [])]
+    return [_job(task, "final", [label], seeds) for label in labels]
 
 
 def _applies(task: Task, label: str) -> bool:
@@ -208,27 +243,34 @@ def _here(task: Task, out: Path) -> list[Row]:
     ]
 
 
-def _run(jobs: list[Job], task: Task, out: Path, device: str, processes: int, progress: bool) -> None:
+def _run(jobs: list[Job], task: Task, out: Path, hands: Callable[[], Hands], progress: bool) -> None:
     """Run what is not in OUT yet, and add it to OUT as it gets done."""
     done = {(row["stage"], row["label"], row["seed"]) for row in _here(task, out)}
     missing = [small for job in jobs for small in _split(job, done)]
     folder, file = out / ".sweep", out / f"{task.name}.jsonl"
     folder.mkdir(exist_ok=True)
+    if not missing:
+        return
     with ExitStack() as context:
-        pool = context.enter_context(
-            ProcessPoolExecutor(max(1, processes), mp_context=get_context("spawn"), initializer=_end_with_parent)
-        )
+        start = context.enter_context(hands())
         bar = context.enter_context(
             tqdm(total=sum(job.cost() for job in missing), disable=not progress, unit="gradient", dynamic_ncols=True)
         )
         bar.set_description(f"{task.name} {task.variant}, {jobs[0].stage}")
-        waiting: dict[Future[list[Row]], Job] = {pool.submit(_work, job, folder, device): job for job in missing}
+        waiting = {start(job): job for job in missing}
+        for future in as_completed(waiting):
+            rows, job = future.result(), waiting[future]
+            write_records(file, [*(read_records(file) if file.exists() else []), *rows])
+            shutil.rmtree(folder / job.name, ignore_errors=True)
+            bar.update(job.cost())
+
+
+@contextmanager
+def _processes(count: int, folder: Path, device: str) -> Iterator[Callable[[Job], Future[list[Row]]]]:
+    """A function that hands a job to one of `count` processes; if anything is raised, they stop and save."""
+    with ProcessPoolExecutor(max(1, count), mp_context=get_context("spawn"), initializer=_end_with_parent) as pool:
         try:
-            for future in as_completed(waiting):
-                rows, job = future.result(), waiting[future]
-                write_records(file, [*(read_records(file) if file.exists() else []), *rows])
-                shutil.rmtree(folder / job.name, ignore_errors=True)
-                bar.update(job.cost())
+            yield lambda job: pool.submit(_work, job, folder, device)
         except BaseException:
             pool.shutdown(wait=False, cancel_futures=True)
             for worker in active_children():

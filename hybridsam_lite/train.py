@@ -287,7 +287,7 @@ def _train(
             if not bool(stack.alive.any()):
                 bar.update(steps - step)
                 break
-            torch.manual_seed(_mix(0, step))
+            devices.seed(_mix(0, step))
             losses = stack.step(train.take(batches.at(step)), protocol.rate(step), Moment(step, steps))
             if (step + 1) % protocol.validate_every == 0 or step + 1 == steps:
                 log.append(_observe(stack, val, step + 1, losses))

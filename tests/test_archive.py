@@ -12,7 +12,8 @@ from hybridsam_lite.sweep import CURVE, GRIDS, ORACLE, TUNING
 from tools import hero
 
 ARCHIVE = sorted((Path(__file__).parent.parent / "book" / "results").rglob("*.jsonl"))
-AMORTIZED = ("wind_tunnel", "light_tunnel", "A3")
+# Their theta error is not the mean absolute one of the record: theta is inferred, or the error is relative.
+AMORTIZED = ("wind_tunnel", "light_tunnel", "A3", "amortized", "two_stage", "battery", "closure")
 
 
 def test_there_is_an_archive():

@@ -452,7 +452,7 @@ def test_a_diagnosis_unwraps_compiled_code_which_has_no_second_derivatives():
 def test_the_trainer_takes_any_module(name):
     """Without hs.Theta all of it is phi."""
     _, x, y = build(name)
-    options = {"methods": ["sam:rho=0.05"], "seeds": [0], "steps": 2, "progress": False}
+    options = {"methods": ["sam:rho=0.05"], "seeds": [0, 1], "steps": 2, "progress": False}
     build_one = lambda: build(name)[0]  # noqa: E731
     if name == "data parallel":
         with pytest.raises(RuntimeError, match=r"can't be used with nn\.DataParallel"):  # torch's own words

@@ -2,11 +2,12 @@
 
 import math
 
+import numpy as np
 import pytest
 import torch
 
 import hybridsam_lite as hs
-from hybridsam_lite.tasks.gallery import battery, euler_gradient, rankings, wildcard
+from hybridsam_lite.tasks.gallery import battery, euler_gradient, next_experiment, partial_model, rankings, wildcard
 
 
 def quick(name):
@@ -180,3 +181,64 @@ def test_convection_with_the_true_damping_predicts_to_the_noise():
     model.net.forward = lambda y: -euler_gradient.BETA * y * torch.tensor([0.0, 0.0, 1.0]) / 10
     # Noise is in the target and in the start, from where it grows; the damping is held during each step.
     assert euler_gradient.NOISE**2 < loss_of(task, model) < 4 * euler_gradient.NOISE**2 < bare / 10
+
+
+def test_expected_information_is_the_librarys():
+    """Up to the units of theta, which differences between two designs do not have."""
+    torch.manual_seed(0)
+    model, found = next_experiment.Enzyme(), []
+    for design in (next_experiment.FIRST, next_experiment.DESIGNS["all of it"]):
+        data = next_experiment.measure(design, 30, np.random.default_rng(0))
+        theirs = hs.information(hs.Landscape(model, data), lam=next_experiment.PRICE).matrix.logdet()
+        found.append((next_experiment.information(model, data.inputs), float(theirs)))
+    (ours_a, theirs_a), (ours_b, theirs_b) = found
+    assert ours_b - ours_a == pytest.approx(theirs_b - theirs_a, rel=1e-2)
+    assert abs(ours_b - ours_a) > 0.5
+
+
+def test_the_training_data_hold_the_design_from_which_most_is_expected():
+    task = quick("next_experiment")
+    told = {name.removeprefix("information."): gain for name, gain in task.metrics(None, task).items()}
+    best = max(told, key=told.get)
+    assert told[best] > 0.5
+    assert told["the same again"] == 0
+    x = task.train.inputs[len(task.train) // 2 :]
+    for column, (low, high) in zip(x.T, next_experiment.DESIGNS[best], strict=True):
+        assert low <= float(column.min()) < low + 0.1 * (high - low)
+        assert high - 0.1 * (high - low) < float(column.max()) <= high
+
+
+def test_enzyme_with_the_true_inhibition_predicts_to_the_noise():
+    task = quick("next_experiment")
+    model = task.with_truth().model()
+
+    def inhibition(shifted):
+        s, p = (shifted + 1).split(1, -1)
+        return next_experiment.V * s / (next_experiment.K + s) * (1 / (1 + next_experiment.INHIBITION * p) - 1)
+
+    with torch.no_grad():
+        for weights in model.net.parameters():
+            weights.zero_()
+    bare = loss_of(task, model)
+    model.net.forward = inhibition
+    # 200 rates: the mean square of the noise is known to 10 %, one sigma
+    assert loss_of(task, model) == pytest.approx(next_experiment.NOISE**2, rel=0.3)
+    assert bare > 20 * next_experiment.NOISE**2
+
+
+def test_reservoir_with_the_true_seepage_knows_what_each_opening_is_worth():
+    task = quick("partial_model")
+    model = task.with_truth().model()
+    bare = loss_of(task, model)
+    model.network = lambda level, rain: -partial_model.SEEPAGE * level**2
+    # The model takes 4 Euler steps of a day, the simulation 24: that leaves more than the noise.
+    assert partial_model.NOISE**2 < loss_of(task, model) < bare / 20
+    assert partial_model.regret(task.predict(model), task)["regret"] < 2 * partial_model.NOISE
+
+
+def test_the_partial_model_does_not_read_what_no_decision_needs():
+    task = quick("partial_model")
+    model, inputs = task.model(), dict(task.val.inputs)
+    before = model(inputs).value
+    inputs["rest"] = inputs["rest"] + 1
+    assert torch.equal(before, model(inputs).value)

@@ -10,6 +10,7 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 import hybridsam_lite as hs
+from hybridsam_lite.gradients import by_autograd
 from hybridsam_lite.methods import METHODS, Moment, Problem, nearest
 
 LABELS = [
@@ -165,7 +166,7 @@ def problem(method, phi, calls=None, step=0):
     return params, Problem(
         method, ["phi"], hyper, method.begin(params, ["phi"], hyper), Moment(step, 10),
         inputs=torch.zeros(8), target=torch.zeros(8), shared=(), predict=predict,
-        compare=lambda value, target: value.sum(), differentiable=lambda loss: loss,
+        compare=lambda value, target: value.sum(), derivative=by_autograd,
     )  # fmt: skip
 
 

@@ -5,7 +5,7 @@ from labels. Float fields may differ between the members of one stack; everythin
 shared by a stack.
 """
 
-from hybridsam_lite.methods.base import ERM, Loss, Method, Moment, Outcome, Problem
+from hybridsam_lite.methods.base import ERM, Method, Moment, Outcome, Problem
 from hybridsam_lite.methods.parse import METHODS, nearest, parse_method
 from hybridsam_lite.methods.penalties import (
     Aphynity,
@@ -41,7 +41,6 @@ __all__ = [
     "GradientNorm",
     "GroupSAM",
     "JacobianNorm",
-    "Loss",
     "Method",
     "Moment",
     "MomentumSAM",

@@ -10,12 +10,12 @@ from typing import Any, ClassVar, NamedTuple
 import torch
 from torch import Tensor
 
+from hybridsam_lite.gradients import Derivative
 from hybridsam_lite.hybrid import Prediction
 from hybridsam_lite.sam import Tensors
 
-__all__ = ["ERM", "Loss", "Method", "Moment", "Names", "Outcome", "Problem"]
+__all__ = ["ERM", "Method", "Moment", "Names", "Outcome", "Problem"]
 
-Loss = Callable[[Tensors], Any]
 Names = dict[str, dict[str, Any]]  # of a method on the command line -> the fields that each name fixes
 
 
@@ -45,7 +45,7 @@ class Outcome(NamedTuple):
 
 @dataclass(frozen=True)
 class Problem:
-    """One member's training problem in one step: a pure function of its parameters, for `torch.func`.
+    """One member's training problem in one step: a pure function of its parameters.
 
     Calling it with params (name -> tensor) returns (objective, `Outcome`).
 
@@ -57,7 +57,7 @@ class Problem:
         inputs, target: the batch, sample axis first, except for the inputs named in `shared`.
         predict: (params, inputs) -> prediction, and the buffers after it.
         compare: (prediction's value, target) -> data loss.
-        differentiable: makes of a loss one that `torch.func` can differentiate.
+        derivative: makes of a function like this one its gradients: params -> (gradients, (objective, `Outcome`)).
     """
 
     method: Method
@@ -70,12 +70,9 @@ class Problem:
     shared: Collection[str]
     predict: Callable[[Tensors, Any], tuple[Prediction, Tensors]]
     compare: Callable[[Tensor, Tensor], Tensor]
-    differentiable: Callable[[Loss], Loss]
+    derivative: Derivative
 
     def __call__(self, params: Tensors) -> tuple[Tensor, Outcome]:
-        return self.differentiable(self._evaluate)(params)
-
-    def _evaluate(self, params: Tensors) -> tuple[Tensor, Outcome]:
         prediction, buffers = self.predict(params, self.inputs)
         loss = self.compare(prediction.value, self.target)
         objective = self.method.objective(loss, prediction, params, self)
@@ -176,7 +173,7 @@ class Method:
 
     def gradients(self, problem: Problem, params: Tensors) -> tuple[Tensors, Outcome]:
         """Gradients of one member for all `params`, and the outcome of the first pass."""
-        grads, (_, outcome) = torch.func.grad_and_value(problem, has_aux=True)(params)
+        grads, (_, outcome) = problem.derivative(problem)(params)
         return grads, outcome
 
     def begin(self, params: Tensors, phi: Collection[str], hyper: Tensors) -> Tensors:

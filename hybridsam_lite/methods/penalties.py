@@ -144,7 +144,7 @@ class Dropout(Method):
         def masked(at: Tensors) -> Any:
             return problem({**at, **{n: at[n] * m for n, m in masks.items()}})
 
-        grads, (_, outcome) = torch.func.grad_and_value(masked, has_aux=True)(params)
+        grads, (_, outcome) = problem.derivative(masked)(params)
         return grads, outcome
 
 

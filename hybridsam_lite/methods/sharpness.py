@@ -240,7 +240,7 @@ class FunctionalSAM(Method):
         e = perturbation(params, first, problem.hyper["rho"])
         set_random_state(randomness)
         linear = replace(problem, compare=along_slope)
-        grads, _ = torch.func.grad_and_value(linear, has_aux=True)({**params, **{n: params[n] + e[n] for n in e}})
+        grads, _ = problem.derivative(linear)({**params, **{n: params[n] + e[n] for n in e}})
         return grads, outcome
 
 
