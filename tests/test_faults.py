@@ -111,16 +111,20 @@ def test_a_sweep_on_a_disk_that_fails_loses_no_record(tmp_path, monkeypatch):
     jobs = [sweeping.Job("duffing", "C1", "smoke", None, "tune", (f"wd:lam={lam}",), (0, 1)) for lam in (1, 2, 3)]
     out, lengths = tmp_path / "out", []
     out.mkdir()
+
+    def hands():
+        return sweeping._processes(1, out / ".sweep", "cpu")
+
     for attempt in range(1, 9):
         with monkeypatch.context() as patch:
             fail(patch, OPERATIONS[attempt % 5], 2 if attempt < 4 else 1)
             with contextlib.suppress(OSError):
-                sweeping._run(jobs, task, out, "cpu", 1, progress=False)
+                sweeping._run(jobs, task, out, hands, progress=False)
         file = out / "duffing.jsonl"
         lengths.append(len(read_records(file)) if file.exists() else 0)
         if lengths[-1] == 6:
             break
-    sweeping._run(jobs, task, out, "cpu", 1, progress=False)
+    sweeping._run(jobs, task, out, hands, progress=False)
     found = read_records(out / "duffing.jsonl")
     assert lengths == sorted(lengths)
     assert sorted((r["label"], r["seed"]) for r in found) == [(f"wd:lam={k}", s) for k in (1, 2, 3) for s in (0, 1)]

@@ -171,11 +171,14 @@ def audit(tools: Path, python: Path) -> list[str]:
     ]
     try:
         done = subprocess.run(command, capture_output=True, text=True, timeout=300)
-        known = [p for p in json.loads(done.stdout)["dependencies"] if p.get("vulns")]
+        asked = [p for p in json.loads(done.stdout)["dependencies"] if "vulns" in p]  # others were not found there
     except (subprocess.TimeoutExpired, json.JSONDecodeError, KeyError):
+        asked = []
+    if not asked:
         say("known vulnerabilities: NOT CHECKED, the database did not answer")
         return []
-    say(f"known vulnerabilities: in {len(known)} of the packages")
+    known = [p for p in asked if p["vulns"]]
+    say(f"known vulnerabilities: in {len(known)} of the {len(asked)} packages that the database knows")
     return [f"{p['name']} {p['version']}: {', '.join(v['id'] for v in p['vulns'])}" for p in known]
 
 
