@@ -76,6 +76,10 @@ def run(
     methods = [hs.parse_method(m) for m in method]
     chosen = parse_seeds(seeds)
     resolve(device)
+    if task == "gallery" and variant is None:
+        raise ValueError(
+            "the gallery has many entries: name one with --variant, or run them all: hybridsam sweep gallery --out DIR"
+        )
     built = hs.tasks.get(task, preset=preset, variant=variant, data=data)
     changes = {k: v for k, v in {"steps": steps, "lr": lr, "theta_lr": theta_lr}.items() if v is not None}
     file = out / "runs.jsonl"

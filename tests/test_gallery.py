@@ -77,3 +77,11 @@ def test_a_sweep_of_the_gallery_takes_one_entry_or_all(tmp_path, monkeypatch):
             app, ["sweep", argument, "--out", str(tmp_path), "--preset", "smoke"], catch_exceptions=False
         )
     assert asked == [("gallery", name) for name in ["additive", *ENTRIES]]
+
+
+def test_a_run_of_the_whole_gallery_is_a_sweep(tmp_path):
+    command = ["run", "gallery", "--method", "erm", "--out", str(tmp_path / "out"), "--preset", "smoke"]
+    result = CliRunner().invoke(app, command)
+    assert isinstance(result.exception, ValueError)
+    assert "hybridsam sweep gallery" in str(result.exception)
+    assert not (tmp_path / "out").exists()
