@@ -118,7 +118,7 @@ def sweep(
     preset: Annotated[str | None, typer.Option(help="smoke, quick or full; default HYBRIDSAM_PRESET or quick.")] = None,
     data: Annotated[str | None, typer.Option(help="stand-in or real, for tasks with measured data.")] = None,
     method: Annotated[
-        list[str] | None, typer.Option(help="A method to tune; repeat for several. Default: core.")
+        list[str] | None, typer.Option(help="A method to tune; repeat for several. Default: those of the tables.")
     ] = None,
     seeds: Annotated[str, typer.Option(help="Seeds of the final stage; 0 to 4 are for tuning.")] = "10:20",
     processes: Annotated[int, typer.Option(help="Jobs at a time, each with one CPU thread.")] = 1,
@@ -133,7 +133,7 @@ def sweep(
     """
     from hybridsam_lite import tasks as registry
     from hybridsam_lite.device import resolve
-    from hybridsam_lite.sweep import CORE
+    from hybridsam_lite.sweep import CORE, GALLERY
     from hybridsam_lite.sweep import sweep as run_sweep
 
     chosen, names = parse_seeds(seeds), registry.names() if task == ["all"] else task
@@ -143,10 +143,11 @@ def sweep(
     if processes < 1:
         raise ValueError(f"--processes must be at least 1, got {processes}")
     for name, _, variant in (text.partition("/") for text in names):
+        usual = GALLERY if name == "gallery" else CORE
         registry.variants(name)
         try:
             rows = run_sweep(
-                name, variant=variant or None, out=out, preset=preset, data=data, methods=method or CORE,
+                name, variant=variant or None, out=out, preset=preset, data=data, methods=method or usual,
                 seeds=chosen, processes=processes, dask=dask, device=device,
             )  # fmt: skip
         except KeyboardInterrupt:

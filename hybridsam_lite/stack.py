@@ -228,9 +228,7 @@ class Stack:
             except RuntimeError as error:
                 if not any(word in str(error) for word in ("vmap", "functorch", "Batching rule")):
                     raise
-                if (
-                    self.derivative is under_vmap
-                ):  # vmap knows some layers (GRU, LSTM) within torch.func's gradient only
+                if self.derivative is under_vmap:  # some layers (GRU, LSTM) it knows in torch.func's gradient only
                     self.derivative = functools.partial(torch.func.grad_and_value, has_aux=True)
                     set_random_state(randomness)
                     return vectorized(*arguments)

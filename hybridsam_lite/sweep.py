@@ -37,7 +37,7 @@ from hybridsam_lite.results import provenance, read_records, records, write_reco
 from hybridsam_lite.select import strongest
 from hybridsam_lite.tasks import Task
 
-__all__ = ["CORE", "GRIDS", "Job", "expected", "sweep"]
+__all__ = ["CORE", "GALLERY", "GRIDS", "Job", "expected", "sweep"]
 
 _RHO, _RELATIVE = (0.01, 0.02, 0.05, 0.1, 0.2, 0.5), (0.1, 0.2, 0.5, 1, 2, 5)
 _LAM = (1e-6, 1e-5, 1e-4, 1e-3, 1e-2, 1e-1)
@@ -61,6 +61,7 @@ _PATTERNS: dict[str, tuple[str, Sequence[float]]] = {
 }
 GRIDS = {name: [parse_method(pattern.format(x)).label for x in grid] for name, (pattern, grid) in _PATTERNS.items()}
 CORE = ("wd", "fn", "sam", "sam on all", "asam", "asam falling")
+GALLERY = ("wd", "fn", "sam", "asam")  # what the gallery compares
 PLAIN = ("physics", "erm", "erm:steps=2")
 ORACLE = "oracle"
 CURVES = ("erm", "wd", "sam", "asam")

@@ -216,7 +216,7 @@ def test_light_curves_of_the_true_theta_and_star_are_reproduced_to_the_noise():
     model.net = Known(lambda seen: amortized.wave(*seen[:, -3:].split(1, -1)))
     assert loss_of(task, model) == pytest.approx(amortized.NOISE**2, rel=0.1)
     found = task.predict(model).theta
-    assert amortized.relative(found, task.theta_true) < 1e-6
+    assert amortized.relative_error(found, task.theta_true) < 1e-6
 
 
 def test_depth_and_duration_are_what_an_astronomer_would_read_off():

@@ -7,7 +7,6 @@ its own with a CARD and `build(preset)`. The sizes are small on purpose: what is
 from __future__ import annotations
 
 from importlib import import_module
-from importlib.util import find_spec
 
 from hybridsam_lite.tasks.base import Task
 from hybridsam_lite.tasks.gallery.card import Card
@@ -19,7 +18,7 @@ _NAMES = (
     "wildcard", "rankings", "euler_gradient", "battery", "exported_unit", "reduced_component",
     "two_stage", "explicit_simplicity", "merging", "next_experiment", "partial_model", "boosted",
 )  # fmt: skip
-_ENTRIES = {name: import_module(f"{__name__}.{name}") for name in _NAMES if find_spec(f"{__name__}.{name}")}
+_ENTRIES = {name: import_module(f"{__name__}.{name}") for name in _NAMES}
 CARDS: dict[str, Card] = {name: module.CARD for name, module in _ENTRIES.items()}
 VARIANTS = {name: f"{card.title}: {card.missing} unknown; theta: {card.theta}" for name, card in CARDS.items()}
 

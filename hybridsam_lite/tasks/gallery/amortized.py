@@ -15,8 +15,7 @@ from hybridsam_lite.data import Data
 from hybridsam_lite.hybrid import HybridModel, Prediction, mlp
 from hybridsam_lite.tasks.base import Array, Task
 from hybridsam_lite.tasks.gallery.card import Card
-from hybridsam_lite.tasks.gallery.closure import relative
-from hybridsam_lite.tasks.gallery.parts import PARTS, entry, generators, tensors
+from hybridsam_lite.tasks.gallery.parts import PARTS, entry, generators, relative_error, tensors
 
 CARD = Card(
     title="Amortized theta",
@@ -96,4 +95,4 @@ def build(preset: str) -> Task:
     data = {part: Data(*(tensors(y=found["y"])["y"],) * 2) for part, found in drawn.items()}
     truth: dict[str, float | Tensor] = {name: torch.as_tensor(drawn["test"][name][:, 0]) for name in LIMITS}
     units = {"depth": "percent", "duration": "h"}
-    return entry("amortized", preset, data, LightCurve, truth, units, training={"lr": 3e-3}, error=relative)
+    return entry("amortized", preset, data, LightCurve, truth, units, training={"lr": 3e-3}, error=relative_error)

@@ -14,9 +14,9 @@ from torch import Tensor
 
 from hybridsam_lite.data import Data
 from hybridsam_lite.hybrid import HybridModel, Prediction, mlp
-from hybridsam_lite.tasks.base import Named, Task
+from hybridsam_lite.tasks.base import Task
 from hybridsam_lite.tasks.gallery.card import Card
-from hybridsam_lite.tasks.gallery.parts import PARTS, entry, generators, tensors
+from hybridsam_lite.tasks.gallery.parts import PARTS, entry, generators, relative_error, tensors
 from hybridsam_lite.theta import Positive, Theta
 
 CARD = Card(
@@ -95,11 +95,6 @@ class Battery(HybridModel):
         soc, branch = circuit(self.theta.capacity, self.theta.tau, inputs)
         value = self.network(soc, branch, inputs["current"], inputs["health"])
         return Prediction(value, physics=torch.stack([soc, branch], -1))
-
-
-def relative_error(estimates: Named, truths: Named) -> float:
-    """Mean over capacity and time constant of |estimate - truth| / truth."""
-    return float(torch.stack([(estimates[n] / truths[n] - 1).abs() for n in truths]).mean())
 
 
 def build(preset: str) -> Task:

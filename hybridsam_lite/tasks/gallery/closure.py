@@ -6,8 +6,6 @@ the temperature is measured. theta = (heat, cooling). In truth r saturates with 
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
 import torch
 from torch import Tensor
@@ -18,7 +16,7 @@ from hybridsam_lite.hybrid import HybridModel, Prediction, mlp
 from hybridsam_lite.integrate import odeint
 from hybridsam_lite.tasks.base import Array, Task, simulate
 from hybridsam_lite.tasks.gallery.card import Card
-from hybridsam_lite.tasks.gallery.parts import PARTS, entry, generators, tensors
+from hybridsam_lite.tasks.gallery.parts import PARTS, entry, generators, relative_error, tensors
 from hybridsam_lite.theta import Positive, Theta
 
 CARD = Card(
@@ -95,19 +93,10 @@ class Vessel(HybridModel):
         return Prediction(temperature, network=self.rate(states)[..., 0].T, physics=-lost)
 
 
-def relative(estimates: dict[str, Any], truths: dict[str, Any]) -> float:
-    """theta_error: the mean over components (and samples) of |estimate - truth| / truth.
-
-    >>> relative({"k": torch.tensor([1.0, 3.0])}, {"k": torch.tensor([2.0, 2.0])})
-    0.5
-    """
-    return float(torch.stack([((estimates[n] - truths[n]) / truths[n]).abs().mean() for n in truths]).mean())
-
-
 def build(preset: str) -> Task:
     """The task at a preset."""
     counts = dict(zip(PARTS, COUNT[preset], strict=True))
     data = {part: samples(counts[part], g) for part, g in generators().items()}
     truth: dict[str, float | Tensor] = {"heat": HEAT, "cooling": COOLING}
     units = {"heat": "10 K l/mol", "cooling": "1/min"}
-    return entry("closure", preset, data, Vessel, truth, units, training={"lr": 3e-3}, error=relative)
+    return entry("closure", preset, data, Vessel, truth, units, training={"lr": 3e-3}, error=relative_error)

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from hybridsam_lite.data import Data
 from hybridsam_lite.tasks.base import Array, Task
 
-__all__ = ["PARTS", "STEPS", "entry", "generators", "tensors"]
+__all__ = ["PARTS", "STEPS", "entry", "generators", "relative_error", "tensors"]
 
 PARTS = ("train", "val", "test")
 STEPS = {"smoke": 10, "quick": 1500, "full": 6000}
@@ -34,6 +34,15 @@ def tensors(**arrays: Array) -> dict[str, Tensor]:
     torch.float32
     """
     return {name: torch.as_tensor(np.asarray(value), dtype=torch.float32) for name, value in arrays.items()}
+
+
+def relative_error(estimates: dict[str, Tensor], truths: dict[str, Tensor]) -> float:
+    """theta_error where components differ in scale: the mean of |estimate - truth| / truth, over samples too.
+
+    >>> relative_error({"k": torch.tensor([1.0, 3.0])}, {"k": torch.tensor([2.0, 2.0])})
+    0.5
+    """
+    return float(torch.stack([(estimates[n] / truths[n] - 1).abs().mean() for n in truths]).mean())
 
 
 def entry(
