@@ -5,9 +5,13 @@
 See the README for a first example and the book for the method.
 """
 
-from importlib.metadata import PackageNotFoundError, version
+from __future__ import annotations
 
-from hybridsam_lite import exercises, explorers, plots, tasks, widgets
+from importlib import import_module
+from importlib.metadata import PackageNotFoundError, version
+from types import ModuleType
+from typing import TYPE_CHECKING
+
 from hybridsam_lite.curvature import gradients, sharpness, spectrum
 from hybridsam_lite.data import Data
 from hybridsam_lite.diagnose import Report, diagnose, seed_spread
@@ -46,6 +50,9 @@ from hybridsam_lite.select import select
 from hybridsam_lite.theta import Fixed, Interval, Positive, Real, Theta
 from hybridsam_lite.train import fit
 from hybridsam_lite.uncertainty import intervals
+
+if TYPE_CHECKING:
+    from hybridsam_lite import exercises, explorers, plots, tasks, widgets
 
 try:
     __version__ = version("hybridsam-lite")
@@ -111,3 +118,15 @@ __all__ = [
     "tasks",
     "widgets",
 ]
+
+_WHEN_ASKED_FOR = ("exercises", "explorers", "plots", "tasks", "widgets")  # a start-up needs none of them
+
+
+def __getattr__(name: str) -> ModuleType:
+    if name in _WHEN_ASKED_FOR:
+        return import_module(f"{__name__}.{name}")
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *_WHEN_ASKED_FOR})

@@ -11,7 +11,9 @@ from torch import Tensor
 __all__ = [
     "cpu_threads",
     "kept_random_state",
+    "mixed_precision",
     "name_of",
+    "out_of_memory",
     "random_state",
     "resolve",
     "seed",
@@ -56,6 +58,16 @@ def cpu_threads(count: int) -> Iterator[None]:
         yield
     finally:
         torch.set_num_threads(before)
+
+
+def mixed_precision(device: torch.device) -> bool:
+    """Whether `torch.autocast` is on for this kind of device."""
+    return torch.is_autocast_enabled(device.type)
+
+
+def out_of_memory(error: BaseException) -> bool:
+    """Whether torch was refused memory, by a GPU or (an ordinary RuntimeError) by the CPU's allocator."""
+    return isinstance(error, torch.cuda.OutOfMemoryError) or "DefaultCPUAllocator" in str(error)
 
 
 def random_state() -> list[Tensor]:

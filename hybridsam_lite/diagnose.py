@@ -12,7 +12,6 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
-import pandas as pd
 import torch
 from torch import Tensor, nn
 
@@ -28,6 +27,7 @@ from hybridsam_lite.runs import Runs
 from hybridsam_lite.theta import entry_labels
 
 if TYPE_CHECKING:
+    import pandas as pd
     from matplotlib.axes import Axes
 
 __all__ = ["Report", "Verdict", "diagnose", "seed_spread"]
@@ -319,6 +319,8 @@ def seed_spread(
     >>> list(seed_spread(runs, ratio=1e6)["kept"])
     [3]
     """
+    import pandas as pd
+
     if not ratio >= 1:
         raise ValueError(f"seed_spread: ratio must be at least 1, got {ratio!r}")
     frame = runs.frame

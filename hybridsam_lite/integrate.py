@@ -14,9 +14,8 @@ from collections.abc import Callable
 from typing import Any
 
 import torch
-import torchdiffeq
 from torch import Tensor
-from torchdiffeq._impl.odeint import SOLVERS
+from torch.utils.weak import WeakIdKeyDictionary
 
 __all__ = ["SolverError", "odeint"]
 
@@ -40,7 +39,6 @@ def _rk4(rhs: Rhs, t: Tensor, h: Tensor, y: Tensor) -> Tensor:
 
 
 _FIXED_STEP = {"euler": _euler, "rk4": _rk4}
-_TORCHDIFFEQ_SOLVERS = [m for m in SOLVERS if m != "scipy_solver"]  # which gives no gradients
 
 
 def odeint(
@@ -87,14 +85,14 @@ def odeint(
             "odeint(adjoint=True) is refused: torchdiffeq's odeint_adjoint gives no gradient to parameters that "
             "rhs only captures, theta among them; drop adjoint (plain backpropagation through the solver is exact)"
         )
-    _check_grid(t)
+    gaps = _intervals(t)
     rhs = _with_checked_shape(rhs)
     if method not in _FIXED_STEP:
         solution = _torchdiffeq(rhs, y0, t, method, substeps, step, options)
     else:
         if options:
             raise ValueError(f"odeint: method {method!r} takes substeps or step, got {', '.join(options)}")
-        solution = _fixed_step(_FIXED_STEP[method], rhs, y0, t, _count_substeps(t, substeps, step))
+        solution = _fixed_step(_FIXED_STEP[method], rhs, y0, t, _count_substeps(t, gaps, substeps, step))
     _check_finite(solution, t)
     return solution
 
@@ -118,8 +116,12 @@ def _torchdiffeq(
     step: float | None,
     options: dict[str, Any],
 ) -> Tensor:
-    if method not in _TORCHDIFFEQ_SOLVERS:
-        known = [*_FIXED_STEP, *(m for m in _TORCHDIFFEQ_SOLVERS if m not in _FIXED_STEP)]
+    import torchdiffeq  # and with it SciPy: half a start-up
+    from torchdiffeq._impl.odeint import SOLVERS
+
+    solvers = [m for m in SOLVERS if m != "scipy_solver"]  # which gives no gradients
+    if method not in solvers:
+        known = [*_FIXED_STEP, *(m for m in solvers if m not in _FIXED_STEP)]
         close = difflib.get_close_matches(str(method), known, n=1)
         hint = f" Did you mean {close[0]!r}?" if close else ""
         raise ValueError(f"odeint: unknown method {method!r}.{hint} Expected one of: {', '.join(known)}")
@@ -165,28 +167,42 @@ def _concrete(condition: Tensor) -> bool:
         return False
 
 
-def _check_grid(t: Tensor) -> None:
+_GRIDS = WeakIdKeyDictionary()  # time grid -> (its version, its intervals): a GPU is asked for its times only once
+
+
+def _intervals(t: Tensor) -> list[float] | None:
+    """The intervals of a valid grid; None where a transform hides its values."""
     if not isinstance(t, Tensor) or t.ndim != 1 or len(t) < 2:
         got = f"shape {tuple(t.shape)}" if isinstance(t, Tensor) else type(t).__name__
         raise ValueError(f"odeint: t must be a tensor of shape (time,) with at least two times, got {got}")
-    gaps = t.diff()
-    if _concrete(~((gaps > 0).all() | (gaps < 0).all())):
+    if torch.compiler.is_compiling():
+        return None
+    version = -1 if t.is_inference() else t._version
+    known: tuple[int, list[float]] | None = _GRIDS.get(t)
+    if known is not None and known[0] == version >= 0:
+        return known[1]
+    try:
+        gaps: list[float] = t.detach().diff().tolist()
+    except RuntimeError:
+        return None
+    if not (all(gap > 0 for gap in gaps) or all(gap < 0 for gap in gaps)):
         raise ValueError(f"odeint: t must be strictly increasing or strictly decreasing, got {t.tolist()}")
+    _GRIDS[t] = version, gaps
+    return gaps
 
 
-def _count_substeps(t: Tensor, substeps: int, step: float | None) -> list[int]:
+def _count_substeps(t: Tensor, gaps: list[float] | None, substeps: int, step: float | None) -> list[int]:
     """Solver steps in each interval of the grid."""
-    intervals = len(t) - 1
     if step is None:
         if not isinstance(substeps, int) or substeps < 1:
             raise ValueError(f"odeint: substeps must be a positive integer, got {substeps!r}")
-        return [substeps] * intervals
+        return [substeps] * (len(t) - 1)
     if substeps != 1:
         raise ValueError("odeint: give substeps or step, not both")
     if not step > 0:
         raise ValueError(f"odeint: step must be a positive number, got {step!r}")
     counts = []
-    for gap in t.diff().abs().tolist():
+    for gap in map(abs, t.diff().tolist() if gaps is None else gaps):
         n = round(gap / step)
         if n < 1 or abs(gap - n * step) > 1e-4 * step * n:
             raise ValueError(

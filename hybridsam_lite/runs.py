@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import copy
+from collections import Counter
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
-import pandas as pd
 import torch
 from torch import Tensor, nn
 
 from hybridsam_lite.methods import Method
 from hybridsam_lite.theta import theta_values
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 __all__ = ["Member", "Runs", "number"]
 
@@ -75,6 +79,8 @@ class Runs:
     @property
     def frame(self) -> pd.DataFrame:
         """One row per member: method, label, settings, seed, theta.<name>, val_loss, status, steps, seconds."""
+        import pandas as pd
+
         rows = []
         for i, m in enumerate(self.members):
             rows.append(
@@ -85,5 +91,5 @@ class Runs:
         return pd.DataFrame(rows)
 
     def __repr__(self) -> str:
-        counts = pd.Series([m.status for m in self.members]).value_counts()
-        return f"Runs({len(self)} members: {', '.join(f'{n} {s}' for s, n in counts.items())})"
+        counts = Counter(m.status for m in self.members).most_common()
+        return f"Runs({len(self)} members: {', '.join(f'{n} {s}' for s, n in counts)})"

@@ -22,14 +22,15 @@ import math
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import pandas as pd
-from scipy.stats import chi2, rankdata
 
 from hybridsam_lite.runs import Runs
 from hybridsam_lite.theta import entry_labels
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 __all__ = ["Choice", "Selection", "select", "strongest"]
 
@@ -107,6 +108,8 @@ def select(runs: Runs | Iterable[Runs | Mapping[str, Any]]) -> Selection:
     'sam:rho=0.2'
     """
     items = [runs] if isinstance(runs, Runs) else runs
+    if not isinstance(items, Iterable):
+        raise TypeError(f"select: expected Runs or run records, got {items!r:.60}")
     rows = [_row(m) for item in items for m in (item.frame.to_dict("records") if isinstance(item, Runs) else [item])]
     for key in ("task", "names"):
         if len(kinds := sorted({row[key] for row in rows})) != 1:
@@ -135,11 +138,17 @@ def _row(member: Any) -> dict[str, Any]:
             f"select: expected Runs or run records with {', '.join(USED)} and theta_hat; got {member!r:.60}"
         )
     found = {str(key)[6:]: value for key, value in member.items() if str(key).startswith("theta.")}  # Runs.frame
-    arrays = {n: np.asarray(v, dtype=float) for n, v in (member.get("theta_hat") or found).items()}
+    for key, kind in (("settings", Mapping), ("method", str), ("label", str), ("seed", (int, np.integer))):
+        if not isinstance(member[key], kind):
+            raise TypeError(f"select: {key} of {member['label']!r:.60} is no such thing: {member[key]!r:.60}")
+    try:
+        arrays = {n: np.asarray(v, dtype=float) for n, v in (member.get("theta_hat") or found).items()}
+        loss = float(np.asarray(member["val_loss"], dtype=float))  # None, as records have it, is NaN
+    except (TypeError, ValueError, AttributeError) as error:
+        raise TypeError(f"select: {member['label']} has a loss or theta that is no number ({error!s:.80})") from error
     theta = {
         label: float(v) for n, a in arrays.items() for label, v in zip(entry_labels(n, a.shape), a.flat, strict=True)
     }
-    loss = float(np.asarray(member["val_loss"], dtype=float))  # None, as records have it, is NaN
     lost = member["status"] == "diverged" or not all(map(math.isfinite, (loss, *theta.values())))
     task = " ".join(str(member[key]) for key in ("task", "variant", "preset", "data") if key in member)
     more = {"task": task, "names": ", ".join(theta), "theta": theta, "loss": math.inf if lost else loss}
@@ -179,6 +188,8 @@ def _choose(method: str, setting: str, grid: dict[float, Members], plain: Member
     lost = {v: sum(math.isinf(row["loss"]) for row in grid[v].values()) for v in sorted(grid)}
     kept = [v for v in lost if not lost[v]]
     out = out + [f"{setting}={v:g} is out: {lost[v]} of {len(grid[v])} members diverged" for v in own if lost[v]]
+    import pandas as pd
+
     table = pd.DataFrame({"members": {v: len(grid[v]) for v in lost}, "lost": lost}).rename_axis(setting)
     members, gone = table.loc[own].sum()
     unfit = {
@@ -239,6 +250,8 @@ def _by_theta(theta: np.ndarray, place: np.ndarray, names: list[str]) -> dict[st
 
 def _friedman(loss: np.ndarray) -> float:
     """p-value of Friedman's test (1937) that the loss, (setting, seed), ranks alike at all settings."""
+    from scipy.stats import chi2, rankdata
+
     k, n = loss.shape
     ranks = rankdata(loss, axis=0).sum(axis=1)
     return float(chi2.sf(12 / (n * k * (k + 1)) * (ranks**2).sum() - 3 * n * (k + 1), k - 1))

@@ -9,19 +9,20 @@ numbers (dropout masks), so that a member's result does not depend on who else i
 from __future__ import annotations
 
 import functools
+import warnings
 from collections.abc import Callable, Collection, Sequence
 from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.func import functional_call
 
 from hybridsam_lite.checks import LossFunction
 from hybridsam_lite.data import Data
-from hybridsam_lite.device import random_state, set_random_state
+from hybridsam_lite.device import out_of_memory, random_state, set_random_state
 from hybridsam_lite.gradients import Derivative, by_autograd, under_vmap
 from hybridsam_lite.hybrid import Prediction, as_prediction, roles
 from hybridsam_lite.methods import Method, Moment, Problem
+from hybridsam_lite.packed import Packed, Pure
 from hybridsam_lite.sam import Tensors
 from hybridsam_lite.theta import theta_values
 
@@ -63,15 +64,18 @@ class Stack:
         self.method = methods[0]
         self.loss, self.sample_axis, self.max_norm = loss, sample_axis, max_norm
         self.together = vectorize and len(models) > 1  # one member alone is fastest without vmap
+        self.at_once = len(models)  # fewer, where memory asks for it
         self.derivative: Derivative = under_vmap if self.together else by_autograd
-        self.slots = _slots(self.template)
+        self.pure = Pure(self.template.train())
         role_of = roles(self.template)
         named = [dict(m.named_parameters()) for m in models]
 
         def stacked(name: str) -> Tensor:
             return torch.stack([n[name].detach() for n in named])
 
-        self.params = {n: stacked(n) for n, p in named[0].items() if p.requires_grad}
+        trained = {n: stacked(n) for n, p in named[0].items() if p.requires_grad}
+        self.packed = Packed(trained, lambda n: role_of[n])
+        self.params = self.packed.parts
         self.frozen = {n: stacked(n) for n, p in named[0].items() if not p.requires_grad}
         self.buffers = {n: torch.stack([m.get_buffer(n) for m in models]) for n, _ in self.template.named_buffers()}
         self.phi = [n for n in self.params if role_of[n] == "phi"]
@@ -84,7 +88,7 @@ class Stack:
         self.state = self.method.begin(self.params, self.phi, self.hyper)
         groups = [
             {
-                "params": [p for n, p in self.params.items() if role_of[n] == role],
+                "params": [whole for (kind, _), whole in self.packed.wholes.items() if kind == role],
                 "lr": rate,
                 "base_lr": rate,
             }
@@ -103,30 +107,36 @@ class Stack:
         return self.status == OK
 
     def step(self, batch: Data, rate: float, moment: Moment) -> Tensor:
-        """One optimizer step of every living member on its own batch; returns the data losses (M,)."""
-        self.template.train()
+        """One optimizer step of every living member on its own batch; returns the data losses (M,).
+
+        Nothing here waits for a GPU: no number is read back.
+        """
+        if not self.template.training:
+            self.template.train()
         member_step = functools.partial(self._member_step, moment=moment, shared=batch.shared)
         grads, losses, buffers, state = self._over_members(member_step, (0, 0, 0, 0, 0, *batch.in_dims()))(
             self.params, self.frozen, self.buffers, self.hyper, self.state, batch.inputs, batch.target
         )
-        norms = torch.stack([g.reshape(len(g), -1).norm(dim=1) for g in grads.values()]).norm(dim=0)
-        self.status[self.alive & ~(torch.isfinite(losses) & torch.isfinite(norms))] = DIVERGED
+        wholes, descents = self.packed.wholes, self.packed.pack(grads)
+        norms = torch.stack([torch.linalg.vector_norm(g, dim=1) for g in descents.values()]).norm(dim=0)
+        self.status.masked_fill_(self.alive & ~(torch.isfinite(losses) & torch.isfinite(norms)), DIVERGED)
         factor = torch.ones_like(norms)
         if self.max_norm is not None:
             factor = (self.max_norm / (norms + 1e-6)).clamp(max=1.0)
-        before = {n: p.clone() for n, p in self.params.items()}
+        before = {k: p.clone() for k, p in wholes.items()}
         alive = self.alive
-        for n, p in self.params.items():
-            p.grad = torch.where(_along(alive, p), grads[n] * _along(factor, p), 0.0)
+        for k, p in wholes.items():
+            p.grad = torch.where(alive[:, None], descents[k] * factor[:, None], 0.0).to(p.dtype)
         for group in self.optimizer.param_groups:
             group["lr"] = group["base_lr"] * rate
         self.optimizer.step()
-        finite = torch.stack([torch.isfinite(p).reshape(len(p), -1).all(1) for p in self.params.values()]).all(0)
-        self.status[alive & ~finite] = DIVERGED
+        finite = torch.stack([torch.isfinite(p).all(1) for p in wholes.values()]).all(0)
+        self.status.masked_fill_(alive & ~finite, DIVERGED)
         alive = self.alive
         settled, state = self.method.settle(self.params, state, self.phi, moment)
-        for n, p in self.params.items():
-            p.copy_(torch.where(_along(alive, p), settled[n], before[n]))
+        after = wholes if settled is self.params else self.packed.pack(settled)
+        for k, p in wholes.items():
+            p.copy_(torch.where(alive[:, None], after[k], before[k]))
         self.state = {n: torch.where(_along(alive, x), x, self.state[n]) for n, x in state.items()}
         for n, b in buffers.items():
             self.buffers[n] = torch.where(_along(alive, b), b, self.buffers[n])
@@ -163,9 +173,8 @@ class Stack:
 
     def _call(self, state: Tensors, inputs: Any) -> tuple[Prediction, dict[str, Tensor]]:
         """The prediction of one member, and its buffers after it."""
-        tensors = {slot: state[name] for slot, name in self.slots.items()}
-        output = functional_call(self.template, tensors, (inputs,), tie_weights=False)
-        return as_prediction(output), {n: tensors[n] for n in self.buffers}
+        output, buffers = self.pure(state, inputs)
+        return as_prediction(output), buffers
 
     def _data_loss(self, value: Tensor, target: Tensor) -> Tensor:
         return self.loss(value.movedim(self.sample_axis, 0), target)
@@ -221,30 +230,58 @@ class Stack:
             p.copy_(torch.where(_along(self.alive, p), finished[n], p))
 
     def _over_members(self, function: Callable[..., Any], in_dims: tuple[Any, ...]) -> Callable[..., Any]:
+        """`function` of one member, for all: by vmap, `at_once` members at a time, or one after the other."""
+
+        def of(members: int | slice, arguments: tuple[Any, ...]) -> tuple[Any, ...]:
+            return tuple(_pick(a, d, members) for a, d in zip(arguments, in_dims, strict=True))
+
         def vectorized(*arguments: Any) -> Any:
-            randomness = random_state()
-            try:
-                return torch.func.vmap(function, in_dims, randomness="same")(*arguments)
-            except RuntimeError as error:
-                if not any(word in str(error) for word in ("vmap", "functorch", "Batching rule")):
-                    raise
-                if self.derivative is under_vmap:  # some layers (GRU, LSTM) it knows in torch.func's gradient only
-                    self.derivative = functools.partial(torch.func.grad_and_value, has_aux=True)
-                    set_random_state(randomness)
-                    return vectorized(*arguments)
-                raise RuntimeError(
-                    f"fit: torch.func.vmap cannot run {type(self.template).__name__} for all members at once; "
-                    f"pass vectorize=False to run them one after the other ({str(error).splitlines()[0]})"
-                ) from error
+            randomness, count = random_state(), len(self.status)
+            while True:
+                parts = [slice(i, i + self.at_once) for i in range(0, count, self.at_once)]
+                try:
+                    results = []
+                    for part in parts:
+                        set_random_state(randomness)
+                        mapped = torch.func.vmap(function, in_dims, randomness="same")
+                        results.append(mapped(*(of(part, arguments) if len(parts) > 1 else arguments)))
+                    return results[0] if len(results) == 1 else _join(results, torch.cat)
+                except RuntimeError as error:
+                    self._change_course(error)
+                set_random_state(randomness)
 
         def looped(*arguments: Any) -> Any:
             randomness, results = random_state(), []
             for i in range(len(self.status)):
                 set_random_state(randomness)
-                results.append(function(*(_pick(a, d, i) for a, d in zip(arguments, in_dims, strict=True))))
-            return _join(results)
+                results.append(function(*of(i, arguments)))
+            return _join(results, torch.stack)
 
         return vectorized if self.together else looped
+
+    def _change_course(self, error: RuntimeError) -> None:
+        """What can be done about an error of vmap: fewer members at once, another derivative. Raises if nothing can."""
+        if out_of_memory(error):
+            if self.at_once == 1:
+                raise RuntimeError(
+                    "fit: not even one member's step fits into memory; use smaller batches, shorter windows "
+                    f"or a smaller network ({str(error).splitlines()[0]})"
+                ) from error
+            before, self.at_once = self.at_once, (self.at_once + 1) // 2
+            warnings.warn(
+                f"{before} members at once do not fit into memory; going on with {self.at_once} at a time",
+                RuntimeWarning,
+                stacklevel=6,
+            )
+        elif not any(word in str(error) for word in ("vmap", "functorch", "Batching rule")):
+            raise error
+        elif self.derivative is under_vmap:  # some layers (GRU, LSTM) it knows in torch.func's gradient only
+            self.derivative = functools.partial(torch.func.grad_and_value, has_aux=True)
+        else:
+            raise RuntimeError(
+                f"fit: torch.func.vmap cannot run {type(self.template).__name__} for all members at once; "
+                f"pass vectorize=False to run them one after the other ({str(error).splitlines()[0]})"
+            ) from error
 
     def member_state(self, i: int) -> dict[str, Tensor]:
         """State dict of member i, on the CPU."""
@@ -270,21 +307,6 @@ class Stack:
         self.optimizer.load_state_dict(state["optimizer"])
 
 
-def _slots(model: nn.Module) -> dict[str, str]:
-    """Every place that holds a parameter or buffer -> the name of what it holds.
-
-    Tied tensors have several places, a module used twice has one: `functional_call`'s own tying would
-    fill it twice, and put the wrong tensor back afterwards.
-    """
-    first: dict[int, str] = {}
-    slots = {}
-    for path, module in model.named_modules():
-        for of_kind in (module.named_parameters, module.named_buffers):
-            for name, x in of_kind(path, recurse=False, remove_duplicate=False):
-                slots[name] = first.setdefault(id(x), name)
-    return slots
-
-
 def _not_a_number(like: dict[str, Tensor]) -> Tensor:
     """The loss of a member whose forward pass broke down."""
     return next(iter(like.values())).new_tensor(torch.nan)
@@ -295,7 +317,7 @@ def _along(per_member: Tensor, like: Tensor) -> Tensor:
     return per_member.view(-1, *[1] * (like.ndim - 1))
 
 
-def _pick(x: Any, dim: Any, i: int) -> Any:
+def _pick(x: Any, dim: Any, i: int | slice) -> Any:
     if dim is None:
         return x
     if isinstance(x, dict):
@@ -303,10 +325,10 @@ def _pick(x: Any, dim: Any, i: int) -> Any:
     return x[i]
 
 
-def _join(results: list[Any]) -> Any:
+def _join(results: list[Any], combine: Callable[[list[Tensor]], Tensor]) -> Any:
     first = results[0]
     if isinstance(first, dict):
-        return {k: _join([r[k] for r in results]) for k in first}
+        return {k: _join([r[k] for r in results], combine) for k in first}
     if isinstance(first, tuple):
-        return tuple(_join([r[k] for r in results]) for k in range(len(first)))
-    return torch.stack(results)
+        return tuple(_join([r[k] for r in results], combine) for k in range(len(first)))
+    return first[None] if combine is torch.stack and len(results) == 1 else combine(results)

@@ -20,7 +20,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pandas as pd
 import torch
 from torch import Tensor, nn
 from tqdm.auto import tqdm
@@ -110,7 +109,8 @@ def fit(
         patience: stop a member after this many validations without progress and keep its best state.
         validate_every: steps between validations; by default a twentieth of the run.
         device: "auto", "cpu", "cuda", ...
-        dtype: precision of parameters and data.
+        dtype: precision of parameters and data. `torch.autocast` is refused; bfloat16 loses each step of theta
+            that is below 1/256 of its value.
         threads: CPU threads; small networks are fastest with one.
         vectorize: train the members of a stack together by `torch.func.vmap`; False for models that it
             cannot run (adaptive solvers, data-dependent control flow).
@@ -128,7 +128,8 @@ def fit(
         ValueError, TypeError: for arguments or data that cannot work, before any training.
         FileExistsError: if `checkpoint` holds a run and `resume` is false.
         BlockingIOError: if another process is at the run that `checkpoint` holds.
-        RuntimeError: if another thread is training.
+        RuntimeError: if another thread is training, under `torch.autocast`, or if not even one member fits into
+            memory (a stack that does not is trained in parts, with a warning).
 
     >>> import hybridsam_lite as hs
     >>> class Line(hs.HybridModel):
@@ -143,6 +144,8 @@ def fit(
     >>> list(runs.frame["label"])
     ['erm', 'erm', 'sam:rho=0.1', 'sam:rho=0.1']
     """
+    import pandas as pd  # here, for an import of the library needs none
+
     plan = check_plan(methods, seeds)
     train = as_data(train)
     val = None if val is None else as_data(val)
@@ -168,6 +171,11 @@ def fit(
     if resume and checkpoint is None:
         raise ValueError("fit: resume=True needs the folder to continue from; pass checkpoint=...")
     where = devices.resolve(device)
+    if devices.mixed_precision(where):
+        raise RuntimeError(
+            "fit: torch.autocast is on, which rounds what theta's gradient is made of to three digits; "
+            "leave it, or choose one precision for everything by dtype="
+        )
     every = validate_every or max(1, steps // VALIDATIONS)
 
     with ExitStack() as context:
@@ -284,7 +292,8 @@ def _train(
 
     with DeferredInterrupt() as interrupt:
         for step in range(first, steps):
-            if not bool(stack.alive.any()):
+            asked = live.stopped or log[-1]["step"] == step  # not after each step: a GPU would have to answer
+            if asked and not bool(stack.alive.any()):
                 bar.update(steps - step)
                 break
             devices.seed(_mix(0, step))

@@ -11,10 +11,9 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
+from typing import TYPE_CHECKING
 
-import pandas as pd
 import torch
-from scipy.special import chdtri, ndtri, stdtrit
 from torch import Tensor, nn
 
 from hybridsam_lite.checks import LossFunction, mean_squared_error
@@ -24,6 +23,9 @@ from hybridsam_lite.information import Information, information
 from hybridsam_lite.landscape import Landscape, ThetaEntry
 from hybridsam_lite.likelihood import Profile, ends, profile
 from hybridsam_lite.runs import Runs
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 __all__ = [
     "Intervals",
@@ -74,6 +76,8 @@ class Intervals(tuple[ThetaInterval, ...]):
     @property
     def frame(self) -> pd.DataFrame:
         """One row for each entry and source."""
+        import pandas as pd
+
         return pd.DataFrame([asdict(x) for x in self])
 
     def __str__(self) -> str:
@@ -224,6 +228,8 @@ def profile_interval(at: Landscape, curve: Profile, level: float = 0.95) -> Thet
         curve: `profile(at, name)`.
         level: nominal coverage.
     """
+    from scipy.special import chdtri
+
     least, n = max(min(curve.losses), torch.finfo(torch.float64).tiny), at.target.numel()
     limit = float(chdtri(1, 1 - _level(level)))
     worse = n * math.log(max(curve.reference / least, 1.0))
@@ -255,6 +261,8 @@ def seed_intervals(
         val, loss: as in `seed_spread`.
         level: nominal coverage.
     """
+    from scipy.special import stdtrit
+
     table = seed_spread(runs, val, loss=loss)
     if table.empty:
         raise ValueError("intervals: these runs hold no global theta in an hs.Theta, of which to take the spread")
@@ -296,6 +304,8 @@ def _doubts(at: Landscape) -> tuple[str, ...]:
 
 
 def _normal(level: float) -> float:
+    from scipy.special import ndtri
+
     return float(ndtri((1 + _level(level)) / 2))
 
 

@@ -1,5 +1,8 @@
 """The public names and the example that architecture and README promise, used from the outside."""
 
+import subprocess
+import sys
+
 import torch
 
 import hybridsam_lite as hs
@@ -86,3 +89,13 @@ def test_every_torchdiffeq_method_name_is_taken():
 def test_all_names_are_documented():
     for name in hs.__all__:
         assert getattr(hs, name).__doc__, name
+
+
+def test_an_import_loads_what_every_program_needs_and_no_more():
+    heavy = {"scipy", "pandas", "matplotlib", "torchdiffeq", "plotly", "IPython", "ipywidgets", "joblib", "typer"}
+    code = f"import sys, hybridsam_lite as hs; print(*({heavy!r} & set(sys.modules))); print(*dir(hs)); hs.tasks.get"
+    loaded, names = subprocess.run(
+        [sys.executable, "-c", code], check=True, capture_output=True, text=True
+    ).stdout.splitlines()  # fmt: skip
+    assert loaded == ""
+    assert set(hs.__all__) <= set(names.split())

@@ -455,7 +455,7 @@ def test_the_trainer_takes_any_module(name):
     options = {"methods": ["sam:rho=0.05"], "seeds": [0, 1], "steps": 2, "progress": False}
     build_one = lambda: build(name)[0]  # noqa: E731
     if name == "data parallel":
-        with pytest.raises(RuntimeError, match=r"can't be used with nn\.DataParallel"):  # torch's own words
+        with pytest.raises(TypeError, match=r"pass the model itself \(its \.module\)"):
             hs.fit(build_one, (x, y), **options)
         return
     looped = hs.fit(build_one, (x, y), (x, y), vectorize=False, **options)
