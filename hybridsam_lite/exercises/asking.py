@@ -131,7 +131,7 @@ def tensor(value: Any, what: str, shape: tuple[int, ...] | None = None) -> Tenso
         found = (
             value.detach().double() if isinstance(value, Tensor) else torch.as_tensor(np.asarray(value, dtype=float))
         )
-    except (TypeError, ValueError, RuntimeError):
+    except (TypeError, ValueError, RuntimeError, OverflowError):
         raise Wrong(f"{_upper(what)} should be a tensor of numbers, got {brief(value)}.") from None
     if shape is not None and tuple(found.shape) != shape:
         if found.numel() != math.prod(shape) or found.numel() != 1:

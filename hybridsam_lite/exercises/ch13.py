@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import math
-
 import numpy as np
 
 from hybridsam_lite.exercises.asking import Ask, brief, close, require
@@ -29,7 +27,7 @@ def one_standard_error(losses: dict[float, list[float]]) -> float:
     within = []
     for setting, values in log.items():
         d = values - log[best]
-        if d.mean() <= d.std(ddof=1) / math.sqrt(len(d)):
+        if d.mean() <= d.std(ddof=1) / len(d) ** 0.5:
             within.append(setting)
     return max(within)
 

@@ -24,11 +24,7 @@ from hybridsam_lite.exercises.registry import question
 )
 def anchored(rise: Callable[[Tensor], Tensor], anchor: float) -> Callable[[Tensor], Tensor]:
     """A function of the charge, like rise."""
-
-    def function(charge: Tensor) -> Tensor:
-        return rise(charge) - rise(torch.tensor([anchor]))
-
-    return function
+    return lambda charge: rise(charge) - rise(torch.tensor([anchor]))
 
 
 @anchored.check
