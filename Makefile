@@ -12,13 +12,14 @@
 #   UV_TORCH_BACKEND=cpu       the build of PyTorch that make newest and make colab install, by uv
 
 .DEFAULT_GOAL := help
-.PHONY: help venv book site links test lab colab newest full assignments grade class slides bench soak clean
+.PHONY: help venv book pdf site links test lab colab newest full assignments grade class slides bench soak fuzz clean
 
 help:
 	@echo "make book   run the chapters and render the book to _build/html"
 	@echo "make test   lint, types, tests, doctests, notebooks, book, pages  [LAYER=name for one]"
 	@echo "make lab    open the chapters in JupyterLab"
-	@echo "make site   make book, then copy it to _build/site: upload that folder to any web server  [SITE_URL=https://...]"
+	@echo "make pdf    make book, then print it and a one-page summary to _build/pdf, with Chromium"
+	@echo "make site   make book and its PDF, then copy both to _build/site: for any web server  [SITE_URL=https://...]"
 	@echo "make links  make book, then ask every address that it links to"
 	@echo "make colab  run the notebooks as Colab does, from an environment without this package  [NOTEBOOKS=...]"
 	@echo "make newest run the notebooks with the newest versions, in .venv-newest  [HOLD=package==version]"
@@ -28,6 +29,7 @@ help:
 	@echo "make class  grade a simulated class of thirty, some of them hostile"
 	@echo "make slides copy the figures of the built book to _build/slides  [CHAPTERS=\"04 07\"] [SVG=1]"
 	@echo "make soak   kill trainings at a hundred random moments and see that nothing is lost  [KILLS=100]"
+	@echo "make fuzz   odd arguments and damaged files, until the counts are reached  [FUZZ=\"--seconds 600\"]"
 	@echo "make bench  measure stacks of members against one seed at a time, into book/results/benchmark.json  [BENCH=\"--members 128\"]"
 	@echo "make release-check  build wheel and sdist, look into them, use them elsewhere; licences, vulnerabilities, SBOM"
 	@echo "make clean  remove builds and caches (.venv stays)"
@@ -38,6 +40,9 @@ venv:
 
 book: venv
 	@.venv/bin/python -m tools.book
+
+pdf: book
+	@.venv/bin/python -m tools.pdf
 
 site: book
 	@.venv/bin/python -m tools.site
@@ -84,6 +89,11 @@ KILLS ?= 100
 
 soak: venv
 	@.venv/bin/python -m tools.soak --kills $(KILLS)
+
+FUZZ ?= --cases 10000 --inputs 1000000 --seconds 7200
+
+fuzz: venv
+	@.venv/bin/python -m tools.fuzz $(FUZZ)
 
 # Some five minutes on two idle cores. BENCH="--problems pendulum --members 1 128" measures something else.
 bench: venv

@@ -13,7 +13,7 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
-from benchmarks.machine import describe, matmul_rate, start_up
+from benchmarks.machine import describe, generators, matmul_rate, start_up
 from benchmarks.measure import equal_losses, memory, operations, pairs, planned
 from benchmarks.problems import NAMES, build
 from hybridsam_lite.files import write_atomically
@@ -40,7 +40,7 @@ def main() -> int:
         "machine": describe(), "commit": provenance()["commit"],
         "command": " ".join(["python -m benchmarks", *sys.argv[1:]]),
         "steps": given.steps, "repetitions": given.repetitions, "matmul_flops": rates,
-        "start_up": start_up(given.repetitions), "problems": {}, "rows": [],
+        "start_up": start_up(given.repetitions), "generators": generators(), "problems": {}, "rows": [],
     }  # fmt: skip
     for name in given.problems:
         problem = build(name)
@@ -95,6 +95,8 @@ def show(result: dict[str, Any]) -> None:
         console.print(f"{name}: losses differ by {problem['loss_difference']:.1e} at most; peak memory in MB, {sizes}")
         console.print(f"  a run with {plan}")
     start = result["start_up"]
+    made = ", ".join(f"{name} {seconds:.1f}" for name, seconds in result["generators"].items())
+    console.print(f"data of all tasks, preset full: {sum(result['generators'].values()):.1f} s ({made})")
     console.print(
         f"start-up: {start['hybridsam_lite']:.2f} s; torch alone {start['torch']:.2f} s ({start['ratio']:.2f})"
     )

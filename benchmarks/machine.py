@@ -14,10 +14,12 @@ from typing import Any
 
 import torch
 
+import hybridsam_lite as hs
 from hybridsam_lite.device import cpu_threads
 
-__all__ = ["describe", "matmul_rate", "start_up"]
+__all__ = ["describe", "generators", "matmul_rate", "start_up"]
 
+TASKS = ("pendulum", "duffing", "reaction_diffusion", "pendulum_images", "wind_tunnel", "light_tunnel")
 PACKAGES = ("hybridsam-lite", "torch", "torchdiffeq", "pytorch-optimizer", "numpy")
 
 
@@ -45,6 +47,16 @@ def matmul_rate(threads: int, size: int = 1024, repetitions: int = 9) -> float:
             a @ a
             seconds.append(clock() - start)
     return 2 * size**3 / statistics.median(seconds[2:])
+
+
+def generators(preset: str = "full") -> dict[str, float]:
+    """Seconds of the processor in which each task simulates its data; nothing is cached."""
+    seconds = {}
+    for name in TASKS:
+        start = time.process_time()
+        hs.tasks.get(name, preset=preset)
+        seconds[name] = time.process_time() - start
+    return seconds
 
 
 def start_up(repetitions: int) -> dict[str, float]:

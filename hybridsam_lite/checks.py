@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import math
 import warnings
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any
@@ -28,6 +27,7 @@ __all__ = [
 ]
 
 LossFunction = Callable[[Tensor, Tensor], Tensor]
+MOST_EFFORT = 1e6  # times the protocol's steps
 
 
 def mean_squared_error(prediction: Tensor, target: Tensor) -> Tensor:
@@ -54,7 +54,9 @@ def check_plan(methods: Sequence[Method | str], seeds: Iterable[int]) -> list[tu
         raise ValueError(f"fit: seeds must be integers >= 0 (and < 2**63), got {chosen}")
     for method in parsed:
         if not isinstance(method, Method):
-            raise TypeError(f"fit: methods must be methods or labels such as 'sam:rho=0.1', got {method!r}")
+            raise TypeError(f"fit: methods must be methods or labels such as 'sam:rho=0.1', got {method!r:.60}")
+        if not (method.effort <= MOST_EFFORT and (method.stop_after or 0) < 2**31):
+            raise ValueError(f"fit: {method.label:.60} would never end; take fewer steps, or less patience")
     for name, given in (("methods", [m.label for m in parsed]), ("seeds", chosen)):
         if not given:
             raise ValueError(f"fit: {name} is empty; give at least one")
@@ -63,18 +65,30 @@ def check_plan(methods: Sequence[Method | str], seeds: Iterable[int]) -> list[tu
     return [(m, int(s)) for m in parsed for s in chosen]
 
 
+def check_dtype(dtype: Any, who: str) -> None:
+    """A real floating-point type with which torch computes."""
+    if not (isinstance(dtype, torch.dtype) and dtype.is_floating_point and dtype.itemsize > 1):
+        raise TypeError(f"{who}: dtype must be torch.float32, torch.float64 or another real type, got {dtype!r:.60}")
+
+
 def check_counts(**counts: Any) -> None:
-    """Positive integers, or None."""
+    """Positive integers that fit into 32 bits, or None."""
     for name, value in counts.items():
-        if value is not None and not (isinstance(value, (int, np.integer)) and value > 0):
-            raise ValueError(f"fit: {name} must be a positive integer, got {value!r}")
+        if value is not None and not (
+            isinstance(value, (int, np.integer)) and not isinstance(value, bool) and 0 < value < 2**31
+        ):
+            raise ValueError(f"fit: {name} must be a positive integer, got {value!r:.60}")
 
 
 def check_rates(**rates: Any) -> None:
-    """Positive finite numbers, or None."""
+    """Positive numbers in the range of single precision, or None."""
     for name, value in rates.items():
-        if value is not None and not (isinstance(value, (int, float)) and 0 < value < math.inf):
-            raise ValueError(f"fit: {name} must be a positive number, got {value!r}")
+        if value is not None and not (
+            isinstance(value, (int, float, np.integer, np.floating))
+            and not isinstance(value, bool)
+            and 0 < value < 1e38
+        ):
+            raise ValueError(f"fit: {name} must be a positive number, got {value!r:.60}")
 
 
 def check_same_theta(models: dict[int, nn.Module]) -> None:

@@ -5,6 +5,8 @@ from __future__ import annotations
 import os
 import platform
 import sys
+import textwrap
+from concurrent.futures.process import BrokenProcessPool
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Annotated, Any
@@ -23,10 +25,13 @@ app = typer.Typer(
     help="Learn hybrid models (physics with unknown theta + a neural network) with sharpness-aware minimization.\n\n"
     "Start with:  hybridsam run pendulum --method erm --method asam:rho=1 --seeds 0:4 --out runs/p",
 )
-console = Console(width=None if sys.stdout.isatty() else 124)
+# No markup: brackets in a path or a label are brackets.
+console = Console(width=None if sys.stdout.isatty() else 124, markup=False, emoji=False)
 
 USER_ERRORS = (ValueError, TypeError, OSError, ModuleNotFoundError)
 PLANNED = ("members", "steps", "validations", "fixed [s]", "step [s]", "check [s]", "seconds")  # columns of a plan
+LONGEST = 1500  # characters of an error message
+MOST_SEEDS = 100_000  # of one command; more are a slip of the finger
 UsageError: type[Exception] = typer.BadParameter.__bases__[0]  # click's, which some versions of typer carry inside
 
 
@@ -86,11 +91,8 @@ def run(
     if out.exists() and not out.is_dir():
         raise ValueError(f"--out {out} is a file; choose a folder")
     if out.is_dir() and any(out.iterdir()) and not (resume and (out / "checkpoint").is_dir()):
-        advice = (
-            "add --resume to continue it, or choose another folder"
-            if file.parent.joinpath("checkpoint").is_dir()
-            else ("choose a new or empty folder")
-        )
+        there = (out / "checkpoint").is_dir()
+        advice = "add --resume to continue it, or choose another folder" if there else "choose a new or empty folder"
         raise ValueError(f"--out {out} is not empty and holds another run or other files; {advice}")
     provenance()
     try:
@@ -142,9 +144,12 @@ def sweep(
     resolve(device)
     if processes < 1:
         raise ValueError(f"--processes must be at least 1, got {processes}")
-    for name, _, variant in (text.partition("/") for text in names):
+    pairs = [(name, variant) for name, _, variant in (text.partition("/") for text in names)]
+    wrong = [pair for pair in pairs if pair[1] not in ("", *registry.variants(pair[0]))]
+    for name, variant in wrong:  # before the first task is trained
+        registry.get(name, variant=variant)  # says what there is
+    for name, variant in pairs:
         usual = GALLERY if name == "gallery" else CORE
-        registry.variants(name)
         try:
             rows = run_sweep(
                 name, variant=variant or None, out=out, preset=preset, data=data, methods=method or usual,
@@ -318,14 +323,15 @@ def parse_seeds(text: str) -> list[int]:
     try:
         if ":" in text:
             low, high = (int(part) for part in text.split(":"))
-            seeds = list(range(low, high))
+            seeds = list(range(low, min(high, low + MOST_SEEDS + 1)))
         else:
             seeds = [int(part) for part in text.split(",")]
     except ValueError:
         seeds = []
-    if not seeds or min(seeds) < 0 or len(set(seeds)) != len(seeds):
+    if not seeds or min(seeds) < 0 or len(set(seeds)) != len(seeds) or len(seeds) > MOST_SEEDS:
+        count = f"more than {MOST_SEEDS}" if len(seeds) > MOST_SEEDS else "no"
         raise ValueError(
-            f"--seeds {text!r} names no seeds; expected an increasing range 0:4, a list 0,3,7 or one number >= 0"
+            f"--seeds {text!r:.80} names {count} seeds; expected a range 0:4 that increases, a list 0,3,7 or one >= 0"
         )
     return seeds
 
@@ -343,6 +349,8 @@ def load(folders: list[Path]) -> list[dict[str, Any]]:
             )
         for file in files:
             rows += read_records(file)
+    if not rows:
+        raise ValueError(f"there are no records in {', '.join(map(str, folders))}; the files are empty")
     return rows
 
 
@@ -390,14 +398,17 @@ def main() -> None:
     except (typer.Abort, KeyboardInterrupt):
         print("hybridsam: interrupted", file=sys.stderr)
         sys.exit(130)
+    except BrokenProcessPool:
+        fail("a process of the sweep ended abruptly (killed, or out of memory?); repeat the command")
     except USER_ERRORS as error:
         fail(str(error))
     sys.exit(status or 0)
 
 
 def fail(message: str) -> None:
-    """Print one line and exit with status 2."""
-    print(f"hybridsam: error: {' '.join(message.split())}", file=sys.stderr)
+    """Print one line, of characters that a terminal shows and does not obey, and exit with status 2."""
+    shown = "".join(c if c.isprintable() else repr(c)[1:-1] for c in " ".join(message.split()))
+    print(f"hybridsam: error: {textwrap.shorten(shown, LONGEST) if len(shown) > LONGEST else shown}", file=sys.stderr)
     sys.exit(2)
 
 

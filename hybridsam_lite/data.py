@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 import torch
@@ -36,26 +36,38 @@ class Data:
     shared: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "shared", tuple(self.shared))
+        if not isinstance(self.shared, (str, Iterable)):
+            raise TypeError(f"Data: shared must be names of inputs, such as ('t',), got {self.shared!r:.60}")
+        object.__setattr__(self, "shared", (self.shared,) if isinstance(self.shared, str) else tuple(self.shared))
         if not isinstance(self.inputs, (Tensor, Mapping)):
             raise TypeError(
                 f"Data: inputs must be a tensor or a dict of tensors, got {type(self.inputs).__name__}; "
                 "use torch.as_tensor"
             )
         named = self._named()
+        if odd := [name for name in named if not isinstance(name, str)]:
+            raise TypeError(f"Data: the names of inputs must be texts, got {odd[0]!r:.60}")
         if "target" in named:
             raise ValueError("Data: the input name 'target' is taken by the target; choose another")
         for name, x in {**named, "target": self.target}.items():
             if not isinstance(x, Tensor):
                 raise TypeError(f"Data: {name} must be a tensor, got {type(x).__name__}; use torch.as_tensor")
-            bad = int((~torch.isfinite(x)).sum())
+            if x.layout is not torch.strided or x.is_meta:
+                kind = "meta" if x.is_meta else str(x.layout)
+                raise TypeError(f"Data: {name} must be an ordinary tensor with values, got {kind}; use .to_dense()")
+            try:
+                bad = int((~torch.isfinite(x)).sum())
+            except (RuntimeError, NotImplementedError) as error:
+                raise TypeError(f"Data: {name} has the type {x.dtype}, with which torch cannot compute") from error
             if bad:
                 raise ValueError(
                     f"Data: {name} holds {bad} NaN or infinite values of {x.numel()}; remove or fill them first"
                 )
         for name in self.shared:
             if name not in named:
-                raise ValueError(f"Data: shared names {name!r}, which is not an input; inputs are: {', '.join(named)}")
+                raise ValueError(
+                    f"Data: shared names {name!r:.60}, which is not an input; inputs are: {', '.join(named)}"
+                )
         counts = {name: (x.shape[0] if x.ndim else 0) for name, x in named.items() if name not in self.shared}
         counts["target"] = self.target.shape[0] if self.target.ndim else 0
         if len(set(counts.values())) != 1 or 0 in counts.values():

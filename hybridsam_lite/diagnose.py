@@ -142,6 +142,11 @@ def diagnose(
     if isinstance(model, nn.Module):
         model = unwrapped(model)  # compiled code has no second derivatives
         check_initialized(model, "diagnose")
+    if not isinstance(seed, (int, np.integer)):
+        raise TypeError(f"diagnose: seed must be a whole number, got {seed!r:.60}")
+    listed = isinstance(profiles, Sequence) and not isinstance(profiles, str)
+    if profiles is not None and not (listed and all(isinstance(name, str) for name in profiles)):
+        raise TypeError(f"diagnose: profiles must be a list of labels, such as ['k'], got {profiles!r:.60}")
     at = Landscape(model, data, theta=theta, loss=loss, dtype=dtype)
     check_radius(rho)
     for name in profiles or ():
@@ -321,8 +326,10 @@ def seed_spread(
     """
     import pandas as pd
 
-    if not ratio >= 1:
-        raise ValueError(f"seed_spread: ratio must be at least 1, got {ratio!r}")
+    if not isinstance(runs, Runs):
+        raise TypeError(f"seed_spread: expected the Runs that hs.fit returns, got {runs!r:.60}")
+    if not (isinstance(ratio, (int, float)) and ratio >= 1):
+        raise ValueError(f"seed_spread: ratio must be at least 1, got {ratio!r:.60}")
     frame = runs.frame
     frame = frame[(frame["status"] != "diverged") & frame["val_loss"].notna()]
     if not len(frame):

@@ -8,6 +8,8 @@ import os
 import signal
 import tempfile
 import threading
+import warnings
+import zipfile
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
@@ -17,7 +19,15 @@ from typing import IO, Any, TypeVar
 import torch
 from filelock import FileLock, Timeout
 
-__all__ = ["Checkpoint", "DeferredInterrupt", "load_state", "save_state", "sole_writer", "write_atomically"]
+__all__ = [
+    "Checkpoint",
+    "DeferredInterrupt",
+    "check_form",
+    "load_state",
+    "save_state",
+    "sole_writer",
+    "write_atomically",
+]
 
 T = TypeVar("T")
 PART = ".part"  # ends the name of a file that is being written
@@ -94,13 +104,42 @@ def load_state(path: Path, device: torch.device, take_over: Callable[[dict[str, 
         ValueError: if the file is damaged or not a state of this run.
     """
     try:
-        return take_over(torch.load(path, map_location=device, weights_only=True))
+        _check_size(path)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of a format that torch does not know
+            state = torch.load(path, map_location=device, weights_only=True)
+        return take_over(state)
     except Exception as error:  # torch.load raises many kinds for a damaged or foreign file
-        reason = f"{type(error).__name__}: {error}".splitlines()[0]
+        reason = f"{type(error).__name__}: {error}".splitlines()[0][:200]
         raise ValueError(
             f"{path} is damaged or was not written by hs.fit, and was left as it is ({reason}); "
             "delete it to train its members again from their start, or choose another folder"
         ) from error
+
+
+def check_form(found: Any, expected: Any, what: str = "the state") -> None:
+    """Refuse a state whose names, shapes or types are not those of another.
+
+    Raises:
+        ValueError: which part of it differs.
+    """
+    if isinstance(expected, dict):
+        if not isinstance(found, dict) or found.keys() != expected.keys():
+            raise ValueError(f"{what} holds other things")
+        for name, part in expected.items():
+            check_form(found[name], part, str(name))
+    elif isinstance(expected, torch.Tensor):
+        if not isinstance(found, torch.Tensor) or (found.shape, found.dtype) != (expected.shape, expected.dtype):
+            raise ValueError(f"{what} has another shape or type")
+    elif type(found) is not type(expected):
+        raise ValueError(f"{what} is {found!r:.40}")
+
+
+def _check_size(path: Path) -> None:
+    """Refuse what `save_state` does not write: a file that is small, and large when it is unpacked."""
+    with zipfile.ZipFile(path) as content:
+        if sum(member.file_size for member in content.infolist()) > path.stat().st_size:
+            raise ValueError("it is packed, which states are not")
 
 
 class Checkpoint:
@@ -141,12 +180,14 @@ class Checkpoint:
                 f"{self.folder} holds another run; pass resume=True to continue it, or choose another folder"
             )
         try:
-            before = dict(json.loads(description.read_text()))
-        except (ValueError, TypeError, RecursionError) as error:
-            raise ValueError(f"{description} is damaged or foreign; choose another folder ({error})") from error
+            before = json.loads(description.read_bytes().decode("utf-8"))
+        except (OSError, ValueError, RecursionError) as error:
+            raise ValueError(f"{description} is damaged or foreign; choose another folder ({error!s:.200})") from error
+        if not isinstance(before, dict):
+            raise ValueError(f"{description} is foreign: it describes no run; choose another folder")
         changed = [k for k in self._config if self._config[k] != before.get(k)]
         if changed:
-            pairs = "; ".join(f"{k}: {before.get(k)} there, {self._config[k]} now" for k in changed)
+            pairs = "; ".join(f"{k}: {before.get(k)!s:.100} there, {self._config[k]!s:.100} now" for k in changed)
             raise ValueError(f"{self.folder} holds a run with other settings, which cannot be resumed ({pairs})")
         return True
 

@@ -10,7 +10,8 @@ import json
 import math
 import platform
 import subprocess
-from collections.abc import Iterable, Sequence
+from collections import Counter
+from collections.abc import Callable, Iterable, Sequence
 from functools import cache
 from importlib.metadata import version
 from pathlib import Path
@@ -43,6 +44,7 @@ FIELDS = (
 STAGES = ("run", "tune", "final")  # by hand; a sweep's grids, among which is chosen; the chosen, on other seeds
 PROBLEM = ("task", "variant", "preset", "data", "stage", "protocol")  # what runs in one table have in common
 RESAMPLES = 10_000
+LARGEST = 1e300  # of a number in a record: sums of a few such numbers are still numbers
 
 
 def records(task: Task, runs: Runs, stage: str = "run") -> list[dict[str, Any]]:
@@ -95,29 +97,89 @@ def write_records(path: Path, rows: Iterable[dict[str, Any]]) -> None:
 
 
 def read_records(path: Path | str) -> list[dict[str, Any]]:
-    """Read a file of records.
+    """Read a file of records, wherever it comes from: each line is checked to be one.
 
     Raises:
         FileNotFoundError: no such file.
-        ValueError: a line that is not a whole record; nothing is changed.
+        ValueError: a line that is not a whole record, or a field of another kind; nothing is changed.
     """
     path = Path(path)
     if not path.is_file():
         raise FileNotFoundError(f"no records at {path}; expected a .jsonl file or a folder that `hybridsam run` wrote")
     rows = []
-    for number, line in enumerate(path.read_text(encoding="utf-8", errors="replace").splitlines(), start=1):
+    for number, line in enumerate(path.read_bytes().removesuffix(b"\n").split(b"\n"), start=1):
+        if not line and number == 1:
+            continue  # an empty file
+        where = f"{path}, line {number}"
         try:
-            row = json.loads(line)
+            row = json.loads(line.decode("utf-8"), object_pairs_hook=_once)
         except json.JSONDecodeError as error:
             raise ValueError(
-                f"{path}, line {number}: not JSON ({error.msg}); the file is truncated or not a record file. "
-                "It was left as is"
+                f"{where}: not JSON ({error.msg}); the file is truncated or not a record file. It was left as is"
             ) from error
+        except (ValueError, RecursionError) as error:  # not UTF-8, a name twice, a number of 5000 digits, depth
+            raise ValueError(f"{where}: not a run record ({error!s:.80}); it was left as is") from error
         missing = [name for name in FIELDS if not isinstance(row, dict) or name not in row]
         if missing:
-            raise ValueError(f"{path}, line {number}: not a run record, it lacks {', '.join(missing[:4])}")
+            raise ValueError(f"{where}: not a run record, it lacks {', '.join(missing[:4])}")
+        for name, (right, kind) in _KINDS.items():
+            if not right(row[name]):
+                raise ValueError(f"{where}: not a run record, {name} must be {kind}, got {row[name]!r:.60}")
         rows.append(row)
     return rows
+
+
+def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """A JSON object in which no name is there twice; which of the two was meant?"""
+    found = dict(pairs)
+    if len(found) < len(pairs):
+        twice = next(name for i, (name, _) in enumerate(pairs) if name in dict(pairs[:i]))
+        raise ValueError(f"it holds {twice!r:.40} twice")
+    return found
+
+
+def _is_text(value: Any) -> bool:
+    return isinstance(value, str) and value.isprintable()  # a terminal obeys the others
+
+
+def _is_number(value: Any) -> bool:
+    return type(value) in (int, float) and abs(value) < LARGEST  # nan is not
+
+
+def _is_count(value: Any) -> bool:
+    return type(value) is int and 0 <= value < 2**63
+
+
+def _is_score(value: Any) -> bool:
+    return value is None or _is_number(value)
+
+
+def _is_value(value: Any) -> bool:
+    return all(map(_is_score, value)) if isinstance(value, list) else _is_score(value)
+
+
+def _is_size(value: Any) -> bool:
+    return value is None or (_is_number(value) and value >= 0)
+
+
+def _names(right: Callable[[Any], bool]) -> Callable[[Any], bool]:
+    return lambda value: isinstance(value, dict) and all(_is_text(k) and right(v) for k, v in value.items())
+
+
+_TEXT = (_is_text, "a text of one line")
+_VALUES = (_names(_is_value), "numbers by name")
+_KINDS: dict[str, tuple[Callable[[Any], bool], str]] = {
+    **dict.fromkeys(("task", "variant", "preset", "data", "stage", "method", "label", "status", "device"), _TEXT),
+    **dict.fromkeys(("theta_true", "theta_hat", "metrics"), _VALUES),
+    **dict.fromkeys(("seed", "steps"), (_is_count, "a whole number >= 0")),
+    **dict.fromkeys(("val_loss", "test_loss"), (_is_score, "a number or null")),
+    "theta_error": (_is_size, "a number >= 0 or null"),
+    "seconds": (lambda value: value is not None and _is_size(value), "a number >= 0"),
+    "protocol": (_names(_is_number), "numbers by name"),
+    "settings": (_names(lambda value: _is_text(value) or _is_number(value)), "numbers or words by name"),
+    "versions": (_names(_is_text), "texts by name"),
+    "commit": (lambda value: value is None or _is_text(value), "a text or null"),
+}
 
 
 def summary(rows: Sequence[dict[str, Any]], baseline: str = "erm") -> pd.DataFrame:
@@ -138,7 +200,7 @@ def summary(rows: Sequence[dict[str, Any]], baseline: str = "erm") -> pd.DataFra
         bootstrap over seeds), val_loss, test_loss, seconds (medians).
     """
     out = []
-    table = pd.DataFrame(rows)
+    table = _table(rows)
     table["protocol"] = [", ".join(f"{k} {v:g}" for k, v in protocol.items()) for protocol in table["protocol"]]
     for key, group in table.groupby(list(PROBLEM), sort=False):
         reference = group[group["label"] == baseline].set_index("seed")["theta_error"]
@@ -188,19 +250,32 @@ def relative(rows: Sequence[dict[str, Any]], baseline: str = "erm") -> pd.DataFr
     [['sam', 3, 0.5, 0.5, 0.5]]
     """
     out = []
-    table = pd.DataFrame(rows)
+    table = _table(rows)
     table["protocol"] = [json.dumps(protocol) for protocol in table["protocol"]]
     for key, group in table.groupby(list(PROBLEM), sort=False):
-        logs = np.log(group.pivot(index="seed", columns="label", values="theta_error").astype(float))
+        errors = group.pivot(index="seed", columns="label", values="theta_error").astype(float)
         for label in group["label"].unique():
-            if label == baseline or baseline not in logs:
+            if label == baseline or baseline not in errors:
                 continue
-            pairs = (logs[label] - logs[baseline]).dropna().to_numpy()
-            if len(pairs):
-                ratio, low, high = np.exp(paired_bootstrap(pairs))
+            with np.errstate(divide="ignore", invalid="ignore"):  # an error may be zero
+                pairs = (np.log(errors[label]) - np.log(errors[baseline])).dropna().to_numpy()
+                found = [float(np.exp(x)) for x in paired_bootstrap(pairs)] if len(pairs) else []
+            if found:
+                ratio, low, high = found
                 row = {"label": label, "seeds": len(pairs), "ratio": ratio, "low": low, "high": high}
                 out.append(dict(zip(PROBLEM, key, strict=True)) | row)
     return pd.DataFrame(out)
+
+
+def _table(rows: Sequence[dict[str, Any]]) -> pd.DataFrame:
+    """Records as a table; refuses none, and members that are there more than once."""
+    if not rows:
+        raise ValueError("there are no records, of which to make a table")
+    seen = Counter((*(str(row[name]) for name in PROBLEM), row["label"], row["seed"]) for row in rows)
+    if twice := [key for key, n in seen.items() if n > 1]:
+        task, variant, *_, label, seed = twice[0]
+        raise ValueError(f"{task} {variant}, {label}, seed {seed} is there more than once; give each run once")
+    return pd.DataFrame(rows)
 
 
 def paired_bootstrap(differences: np.ndarray, level: float = 0.95) -> tuple[float, float, float]:

@@ -144,7 +144,7 @@ def _row(member: Any) -> dict[str, Any]:
     try:
         arrays = {n: np.asarray(v, dtype=float) for n, v in (member.get("theta_hat") or found).items()}
         loss = float(np.asarray(member["val_loss"], dtype=float))  # None, as records have it, is NaN
-    except (TypeError, ValueError, AttributeError) as error:
+    except (TypeError, ValueError, RuntimeError, AttributeError) as error:
         raise TypeError(f"select: {member['label']} has a loss or theta that is no number ({error!s:.80})") from error
     theta = {
         label: float(v) for n, a in arrays.items() for label, v in zip(entry_labels(n, a.shape), a.flat, strict=True)

@@ -19,6 +19,7 @@ from torch import Tensor, nn
 from hybridsam_lite.checks import LossFunction
 from hybridsam_lite.data import Data
 from hybridsam_lite.device import out_of_memory, random_state, set_random_state
+from hybridsam_lite.files import check_form
 from hybridsam_lite.gradients import Derivative, by_autograd, under_vmap
 from hybridsam_lite.hybrid import Prediction, as_prediction, roles
 from hybridsam_lite.methods import Method, Moment, Problem
@@ -297,7 +298,16 @@ class Stack:
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Take over what `state_dict` returned."""
+        """Take over what `state_dict` returned; a state of another form is refused whole."""
+        here = {name: getattr(self, name) for name in self._PLAIN}
+        if state["best"]:
+            here["best"] = {**self.params, **self.buffers}
+        check_form({name: state[name] for name in here}, here)
+        tensors = [p for group in self.optimizer.param_groups for p in group["params"]]
+        for k, remembered in state["optimizer"]["state"].items():
+            for name, x in remembered.items():
+                if isinstance(x, Tensor) and x.shape not in ((), tensors[k].shape):
+                    raise ValueError(f"{name} of the optimizer has another shape or type")
         for name in self._PLAIN:
             if name == "params":  # the optimizer holds these very tensors
                 for n, p in self.params.items():

@@ -27,6 +27,16 @@ from torch.nn.functional import softplus
 __all__ = ["Constraint", "Fixed", "Interval", "Positive", "Real", "Theta", "theta_values"]
 
 Init = float | tuple[float, float]
+LARGEST = 2**31  # entries of a parameter
+
+
+def _real(value: Any, otherwise: float) -> float:
+    """A real number as a float; `otherwise` for anything else, or if it is too large for one."""
+    try:
+        right = isinstance(value, (int, float, np.integer, np.floating)) and not isinstance(value, bool)
+        return float(value) if right else otherwise
+    except OverflowError:
+        return otherwise
 
 
 @dataclass(frozen=True)
@@ -52,11 +62,20 @@ class Constraint(ABC):
     def __post_init__(self) -> None:
         low, high = self.init_range
         name = type(self).__name__
+        if not isinstance(self.unit, str):
+            raise TypeError(f"{name}: unit must be a text, got {self.unit!r:.60}")
+        if not (
+            isinstance(self.shape, (tuple, list))
+            and all(isinstance(n, (int, np.integer)) and n >= 0 for n in self.shape)
+            and math.prod(map(int, self.shape)) <= LARGEST
+        ):
+            raise ValueError(f"{name}: shape must be a tuple of whole numbers >= 0, got {self.shape!r:.60}")
+        object.__setattr__(self, "shape", tuple(map(int, self.shape)))
         if not (math.isfinite(low) and math.isfinite(high)):
             raise ValueError(f"{name}: init must be finite, got {self.init!r}")
         if low > high:
             raise ValueError(f"{name}: init range must be (low, high) with low <= high, got {self.init!r}")
-        if self.scale is not None and not (math.isfinite(self.scale) and self.scale > 0):
+        if self.scale is not None and not 0 < _real(self.scale, math.nan) < math.inf:
             raise ValueError(f"{name}: scale must be a positive number, got {self.scale!r}")
         for value in (low, high):
             if not self.admits(value):
@@ -68,7 +87,7 @@ class Constraint(ABC):
         ends = self.init if isinstance(self.init, tuple) else (self.init, self.init)
         try:
             low, high = (float(end) for end in ends)
-        except (TypeError, ValueError):
+        except (TypeError, ValueError, RuntimeError, OverflowError):
             raise ValueError(f"init must be a number or (low, high), got {self.init!r}") from None
         return low, high
 
@@ -175,7 +194,7 @@ class Interval(Constraint):
         unit: str = "",
         shape: tuple[int, ...] = (),
     ) -> None:
-        if not (math.isfinite(low) and math.isfinite(high) and low < high):
+        if not -math.inf < _real(low, math.nan) < _real(high, math.nan) < math.inf:
             raise ValueError(f"Interval: expected finite low < high, got low={low!r}, high={high!r}")
         if init is None:
             quarter = (high - low) / 4
@@ -251,6 +270,7 @@ class Theta(nn.Module):
         for name, constraint in constraints.items():
             value = constraint.draw()
             raw = constraint.inverse(value.double()).to(torch.get_default_dtype())
+            _check_reached(name, value, constraint, raw)
             free = not isinstance(constraint, Fixed)
             (self.raw if free else self.fixed)[name] = nn.Parameter(raw, requires_grad=free)
 
@@ -299,7 +319,7 @@ class Theta(nn.Module):
                 raise ValueError(f"Theta has no parameter {name!r}; it has: {', '.join(self.constraints)}")
             constraint = self.constraints[name]
             store = self.fixed if isinstance(constraint, Fixed) else self.raw
-            new = torch.as_tensor(value, dtype=torch.float64)
+            new = _number(name, value)
             if new.ndim and new.shape != store[name].shape:
                 raise ValueError(
                     f"theta.{name} has shape {tuple(store[name].shape)}, got a value of shape {tuple(new.shape)}"
@@ -307,7 +327,9 @@ class Theta(nn.Module):
             new = new.expand(store[name].shape)
             if not all(constraint.admits(v) for v in new.flatten().tolist()):
                 raise ValueError(f"theta.{name}={value!r} is outside of {constraint.describe()}")
-            new_raw.append((store[name], constraint.inverse(new)))
+            raw = constraint.inverse(new).to(store[name].dtype)
+            _check_reached(name, value, constraint, raw)
+            new_raw.append((store[name], raw))
         for raw, new in new_raw:
             raw.copy_(new)
         return self
@@ -338,6 +360,27 @@ class Theta(nn.Module):
             unit = f" {constraint.unit}" if constraint.unit else ""
             parts.append(f"{name}={text}{unit} ({type(constraint).__name__})")
         return f"Theta({', '.join(parts)})"
+
+
+def _number(name: str, value: Any) -> Tensor:
+    """A value for `Theta.set`, in double precision."""
+    try:
+        found = torch.as_tensor(value)
+        if found.is_complex():
+            raise TypeError("it is complex")
+        return torch.as_tensor(value, dtype=torch.float64)
+    except (TypeError, ValueError, RuntimeError, OverflowError) as error:
+        raise TypeError(f"theta.{name} must be a number or a tensor of numbers, got {value!r:.60}") from error
+
+
+def _check_reached(name: str, value: Any, constraint: Constraint, raw: Tensor) -> None:
+    """Refuse a value that the precision of the raw parameter turns into infinity, or into a bound."""
+    if not raw.is_meta and not all(map(constraint.admits, constraint.forward(raw).flatten().tolist())):
+        shown = value.flatten().tolist()[:3] if isinstance(value, Tensor) else value
+        raise ValueError(
+            f"theta.{name}={shown!r:.60} is too large, too small or too near a bound for {raw.dtype}: it would be "
+            f"outside of {constraint.describe()}; choose another unit, or torch.set_default_dtype(torch.float64)"
+        )
 
 
 _TAKEN = {"raw", "fixed", "constraints", *dir(Theta), *dir(nn.ParameterDict)}

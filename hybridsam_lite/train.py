@@ -28,6 +28,7 @@ from hybridsam_lite import device as devices
 from hybridsam_lite.checks import (
     LossFunction,
     check_counts,
+    check_dtype,
     check_entrywise,
     check_plan,
     check_rates,
@@ -36,7 +37,7 @@ from hybridsam_lite.checks import (
     probe,
 )
 from hybridsam_lite.data import Data, Inputs, as_data, fingerprint
-from hybridsam_lite.files import Checkpoint, DeferredInterrupt, load_state, save_state
+from hybridsam_lite.files import Checkpoint, DeferredInterrupt, check_form, load_state, save_state
 from hybridsam_lite.live import Training, alone
 from hybridsam_lite.methods import Method, Moment
 from hybridsam_lite.runs import Member, Runs, number
@@ -168,6 +169,11 @@ def fit(
         raise TypeError(
             "fit: optimizer must be a class or a function of parameter groups, got an optimizer; pass its class"
         )
+    check_dtype(dtype, "fit")
+    if not (checkpoint is None or isinstance(checkpoint, (str, Path))) or "\0" in str(checkpoint):
+        raise TypeError(f"fit: checkpoint must be the path of a folder, got {checkpoint!r:.60}")
+    if not (callback is None or callable(callback)):
+        raise TypeError(f"fit: callback must be a function of what is being trained, got {callback!r:.60}")
     if resume and checkpoint is None:
         raise ValueError("fit: resume=True needs the folder to continue from; pass checkpoint=...")
     where = devices.resolve(device)
@@ -273,8 +279,15 @@ def _train(
     if save is not None and save.exists():
 
         def take_over(state: dict[str, Any]) -> tuple[int, float, list[dict[str, Any]]]:
+            step, log = state["step"], state["log"]
+            if not (type(step) is int and 0 < step <= steps and isinstance(log, list) and log):
+                raise ValueError(f"step {step!r:.40} is none of this run")
+            like = _observe(stack, val, 0, torch.full_like(stack.best_loss, math.nan))
+            for row in log:
+                check_form(row, like, "the log")
+            check_form(state["seconds"], 0.0, "seconds")
             stack.load_state_dict(state["stack"])
-            return state["step"], state["seconds"], state["log"]
+            return step, state["seconds"], log
 
         first, spent, log = load_state(save, stack.status.device, take_over)
     else:  # the start, which also shows at once whether validation works

@@ -160,6 +160,8 @@ def intervals(
     >>> [(i.source, 1.0 in i, 2.0 in i) for i in found]
     [('information', True, False), ('profile', True, False)]
     """
+    if not (runs is None or isinstance(runs, Runs)):
+        raise TypeError(f"intervals: runs must be what hs.fit returns, got {runs!r:.60}")
     if runs is None and (label is not None or val is not None):
         raise ValueError('intervals: label and val belong to the source "seeds", which there is only with runs=...')
     at = Landscape(model, data, theta=theta, loss=loss, dtype=dtype)

@@ -21,6 +21,7 @@ from hybridsam_lite.sweep import ORACLE
 __all__ = ["Verdict", "again", "verify"]
 
 Row = dict[str, Any]
+PROTOCOL = frozenset(("steps", "batch_size", "lr", "theta_lr", "lr_end"))  # what a record may change
 
 
 @dataclass(frozen=True)
@@ -50,6 +51,8 @@ def again(record: Row) -> Row:
     >>> again(first)["theta_hat"] == first["theta_hat"]
     True
     """
+    if unknown := sorted(set(record["protocol"]) - PROTOCOL):
+        raise ValueError(f"verify: no protocol has {unknown[0]!r:.40}; expected {', '.join(sorted(PROTOCOL))}")
     data = None if record["data"] == "simulated" else record["data"]
     task = tasks.get(record["task"], preset=record["preset"], variant=record["variant"], data=data)
     task = replace(task, training={**task.training, **record["protocol"]})
@@ -76,6 +79,11 @@ def verify(rows: Sequence[Row], *, count: int = 3, seed: int = 0, tolerance: flo
     drawn = np.random.default_rng(seed).permutation(len(rows))[:count]
     for record in (rows[int(k)] for k in drawn):
         repeated = again(record)
+        if record["theta_hat"].keys() != repeated["theta_hat"].keys():
+            raise ValueError(
+                f"verify: the record of {record['task']} holds theta {', '.join(record['theta_hat'])}, expected "
+                f"{', '.join(repeated['theta_hat'])}"
+            )
         difference = max(_apart(a, b) for a, b in zip(_numbers(record), _numbers(repeated), strict=True))
         agrees = difference <= tolerance and record["status"] == repeated["status"]
         yield Verdict(record, repeated, difference, agrees)

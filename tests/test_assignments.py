@@ -216,3 +216,83 @@ def test_otter_finds_the_hidden_tests(tmp_path: Path) -> None:
 def test_the_class_of_thirty_is_thirty() -> None:
     students = grade_class.thirty()
     assert len({student.name for student in students}) == len(students) == 30
+
+
+def handed_in(folder: Path, name: str, content: bytes) -> grade.Submission:
+    path = folder / name
+    path.write_bytes(content)
+    return grade.read(path, folder, assignments.load(2))
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        b"", b"\xff", b"[" * 100_000, b"9" * 5000, b"[]", b"{}", b'{"cells": [1]}', b'{"cells": [{"source": [3]}]}',
+        b'{"cells": [{"cell_type": "code", "source": "x = \'\\ud800\'"}]}',
+    ],
+)  # fmt: skip
+def test_a_file_that_is_no_notebook_costs_its_author_points_and_nobody_else(tmp_path: Path, content: bytes) -> None:
+    submission = handed_in(tmp_path, "x.ipynb", content)
+    assert (submission.grade.status, submission.cells) == ("unreadable", [])
+    grade.write_csv([submission.grade], assignments.load(2), tmp_path / "grades.csv")
+    assert "unreadable" in (tmp_path / "grades.csv").read_text(encoding="utf-8")
+
+
+def test_pipes_folders_and_large_files_are_not_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Reading a pipe that nobody writes would take for ever."""
+    os.mkfifo(tmp_path / "pipe.ipynb")
+    (tmp_path / "folder.ipynb").mkdir()
+    (tmp_path / "endless.ipynb").symlink_to("/dev/zero")
+    for name in ("pipe", "folder", "endless"):
+        assert grade.read(tmp_path / f"{name}.ipynb", tmp_path, assignments.load(2)).grade.status == "unreadable"
+    monkeypatch.setattr(grade, "LARGEST", 10)
+    assert handed_in(tmp_path, "large.ipynb", b'{"cells": []}').grade.status == "unreadable"
+
+
+def test_names_that_are_no_text_can_be_written(tmp_path: Path) -> None:
+    submission = handed_in(tmp_path, os.fsdecode(b"\xff.ipynb"), b'{"cells": []}')
+    assert submission.file == "\\xff.ipynb"
+    grade.write_csv([submission.grade], assignments.load(2), tmp_path / "grades.csv")
+    grade.write_page(submission.grade, assignments.load(2), tmp_path / "feedback")
+    assert (tmp_path / "feedback" / "\\xff.md").exists()
+
+
+def heard(folder: Path, *lines: str) -> grade.Process:
+    """A process that has reported these lines."""
+    path = folder / "reports"
+    path.write_text("".join(f"token {line}\n" for line in lines))
+    submission = grade.Submission("x", [], grade.Grade("x", dict.fromkeys(assignments.load(2).items, 0)))
+    process = grade.Process(submission, 0, os.open(path, os.O_RDONLY), "token", "")
+    grade.hear(process)
+    os.close(process.pipe)
+    return process
+
+
+def test_reports_that_the_worker_cannot_have_sent_are_passed_over(tmp_path: Path) -> None:
+    odd = ["[" * 100_000, "1", "null", '{"event": "item"}', '{"event": "step"}', '{"event": ["done"]}',
+           '{"event": "item", "index": Infinity, "points": 1, "text": ""}']  # fmt: skip
+    good = '{"event": "item", "index": 0, "points": 1, "text": "\\ud800"}'
+    process = heard(tmp_path, *odd, good, '{"event": "step", "name": "test 99"}')
+    assert process.results == {0: (1, "\\ud800")}
+    assert not process.done
+    assert grade.settle(process, "took too long", assignments.load(2), 180.0) is not None
+    assert process.submission.grade.notes == ["The step 'test 99' took too long and was left out."]
+
+
+def test_what_a_process_says_with_its_last_breath_counts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The last results may come between the first look and the end; only "done" was heard then."""
+    process = heard(tmp_path)
+    path = tmp_path / "late"
+    path.write_text('token {"event": "item", "index": 0, "points": 1, "text": ""}\ntoken {"event": "done"}\n')
+
+    def ends(*_: int) -> tuple[int, int]:
+        process.pipe = os.open(path, os.O_RDONLY)
+        return 1, 0
+
+    empty = os.open(os.devnull, os.O_RDONLY)
+    process.pipe = empty
+    monkeypatch.setattr(os, "waitpid", ends)
+    assert grade.look_at(process) == "ok"
+    assert process.results == {0: (1, "")}
+    os.close(empty)
+    os.close(process.pipe)

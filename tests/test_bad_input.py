@@ -439,3 +439,65 @@ def test_a_measure_of_the_landscape_says_how_to_make_one(name):
     model, data = hs.mlp(1, [4], 1), (torch.zeros(8, 1), torch.zeros(8, 1))
     with pytest.raises(TypeError, match=rf"expected a Landscape, got Sequential; use hs\.{name}\(hs\.Landscape"):
         getattr(hs, name)(model, data)
+
+
+@pytest.mark.parametrize("name", ["steps", "batch_size", "threads", "validate_every"])
+@pytest.mark.parametrize("count", [True, 2**31, 10**30, "3"])
+def test_counts_are_integers_of_32_bits(name, count):
+    with pytest.raises(ValueError, match=f"fit: {name} must be a positive integer, got"):
+        fit(**{name: count})
+
+
+@pytest.mark.parametrize("name", ["lr", "theta_lr", "max_norm"])
+@pytest.mark.parametrize("rate", [True, 1e300, 10**400, math.nan, "0.1"])
+def test_rates_are_numbers_that_single_precision_holds(name, rate):
+    with pytest.raises(ValueError, match=f"fit: {name} must be a positive number, got"):
+        fit(**{name: rate})
+
+
+def test_rates_of_numpy_are_numbers():
+    assert fit(lr=np.float32(0.1)).frame.status[0] == "ok"
+
+
+@pytest.mark.parametrize("label", ["erm:steps=1e308", "erm:steps=1e15", "early:patience=99999999999999999999"])
+def test_methods_that_would_never_end(label):
+    with pytest.raises(ValueError, match="would never end; take fewer steps, or less patience"):
+        fit(methods=[label], val=(X, Y))
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        ({"dtype": torch.int64}, "dtype must be torch.float32"),
+        ({"dtype": "float32"}, "dtype must be torch.float32"),
+        ({"dtype": torch.float8_e4m3fn}, "dtype must be torch.float32"),
+        ({"checkpoint": 3}, "checkpoint must be the path of a folder"),
+        ({"checkpoint": "\0"}, "checkpoint must be the path of a folder"),
+        ({"callback": 3}, "callback must be a function"),
+    ],
+)
+def test_what_fit_cannot_use_is_named(options, words):
+    with pytest.raises(TypeError, match=words):
+        hs.fit(lambda: nn.Linear(1, 1), (X, X), methods=["erm"], seeds=[0], steps=1, progress=False, **options)
+
+
+@pytest.mark.parametrize(
+    "call",
+    [
+        lambda: hs.diagnose(nn.Linear(1, 1), (X, X), seed=None),
+        lambda: hs.diagnose(nn.Linear(1, 1), (X, X), dtype=0.0),
+        lambda: hs.diagnose(nn.Linear(1, 1), (X, X), profiles=3),
+        lambda: hs.diagnose(nn.Linear(1, 1), (X, X), profiles="0.bias"),
+        lambda: hs.seed_spread(3),
+        lambda: hs.intervals(nn.Linear(1, 1), (X, X), theta=["bias"], runs=0.1),
+    ],
+)
+def test_what_looks_at_models_says_what_it_expects(call):
+    with pytest.raises(TypeError, match=r"must be|expected"):
+        call()
+
+
+def test_names_that_are_no_texts_are_no_names():
+    with pytest.raises(ValueError, match=r"unknown task \[\]"):
+        hs.tasks.get([])
+    assert hs.exercises.check([], print).status == "wrong"

@@ -4,9 +4,11 @@ import hashlib
 import io
 import os
 import stat
+import struct
 import sys
 import threading
 import zipfile
+import zlib
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from types import ModuleType
 
@@ -332,7 +334,8 @@ def changed(column: str, row: int, value: float) -> pd.DataFrame:
         (changed("hatch", 120, 46.0), "the hatch moves in 1 of 4 impulses, first in number 2"),
         (changed("timestamp", 60, 0.0), "the time runs backwards in 1 of 4 impulses, first in number 1"),
         (changed("load_in", 4, 1.0), "not 5 readings idle, 20 full and 25 idle in 1 of 4 impulses, first in number 0"),
-        (changed("pressure_downwind", 3, np.nan), "200 rows, of which 1 have empty cells"),
+        (changed("pressure_downwind", 3, np.nan), "200 rows, of which 1 have empty or infinite cells"),
+        (changed("pressure_downwind", 3, np.inf), "200 rows, of which 1 have empty or infinite cells"),
         (wind_table().drop(columns="hatch"), "hatch"),
         (wind_table().iloc[:0], "0 rows"),
     ],
@@ -359,3 +362,55 @@ def test_images_of_another_form_are_refused(cache, content, message):
         path.write_bytes(png(np.zeros((9, 9, 3), np.uint8)) if content == "larger" else content)
     with pytest.raises(RealDataError, match=message):
         chambers.camera_images(SIDE)
+
+
+def camera_folder(cache, **changed: bytes) -> None:
+    """The images on the disk, as after a download, some of them changed."""
+    for name, good in camera_members().items():
+        (cache / name).parent.mkdir(parents=True, exist_ok=True)
+        (cache / name).write_bytes(good)
+    for name, content in changed.items():
+        (cache / LIGHT / f"images_{SIDE}" / f"{name}.png").write_bytes(content)
+
+
+def chunk(name: bytes, content: bytes) -> bytes:
+    return struct.pack(">I", len(content)) + name + content + struct.pack(">I", zlib.crc32(name + content))
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (chunk(b"IHDR", struct.pack(">IIBBBBB", 2**31 - 1, 2**31 - 1, 8, 2, 0, 0, 0)), "not a readable image"),
+        (chunk(b"IHDR", struct.pack(">IIBBBBB", 9000, 9000, 8, 2, 0, 0, 0)) + chunk(b"IDAT", b""), "got 9000 x 9000"),
+        (chunk(b"IHDR", b"too short"), "Truncated IHDR"),
+        (chunk(b"IHDR", struct.pack(">IIBBBBB", 8, 8, 8, 2, 0, 0, 0)) + chunk(b"iCCP", b"x"), "not a readable image"),
+    ],
+)
+def test_images_that_pillow_refuses_in_its_own_ways(cache, content, message):
+    """Not as an OSError; one that would be huge is refused by its size, before it is decoded."""
+    camera_folder(cache, b=b"\x89PNG\r\n\x1a\n" + content)
+    with pytest.raises(RealDataError, match=rf"b\.png: .*{message}"):
+        chambers.camera_images(SIDE)
+
+
+@pytest.mark.parametrize("name", ["a\x00b.png", "..", "/", "../../secret.png", "9" * 5000])
+def test_image_names_that_are_none(cache, name):
+    camera_folder(cache)
+    path = cache / LIGHT / f"{chambers.CAMERA[1]}.csv"
+    path.write_bytes(path.read_bytes().replace(b"a.png", name.encode()))
+    with pytest.raises(RealDataError, match="not a readable image") as caught:
+        chambers.camera_images(SIDE)
+    assert len(str(caught.value)) < 1500
+
+
+@pytest.mark.parametrize("compression", [zipfile.ZIP_DEFLATED, zipfile.ZIP_BZIP2, zipfile.ZIP_LZMA])
+def test_a_member_that_cannot_be_unpacked_is_one_line(tmp_path, compression):
+    """zlib, bz2 and lzma each raise an error of their own."""
+    path = tmp_path / "archive.zip"
+    with zipfile.ZipFile(path, "w", compression) as file:
+        file.writestr("a/b.csv", b"1,2\n" * 500)
+    content = bytearray(path.read_bytes())
+    content[45:60] = b"\xff" * 15
+    path.write_bytes(content)
+    with pytest.raises(RealDataError, match=r"^the archive cannot be unpacked \(.*\)$"):
+        chambers._unpack(path, tmp_path / "into", ["a/b.csv"])

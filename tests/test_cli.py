@@ -178,3 +178,58 @@ def test_out_that_holds_other_files_is_refused(tmp_path, capsys, monkeypatch):
     assert "is a file" in mistake(capsys, monkeypatch, *RUN, "--out", tmp_path / "thesis.tex")
     assert (tmp_path / "thesis.tex").read_text() == "years of work"
     assert len(list(tmp_path.iterdir())) == 1
+
+
+def test_brackets_are_brackets_and_control_characters_are_shown(finished, tmp_path, capsys, monkeypatch):
+    """Tables are not markup: a label in brackets was swallowed, and "[/b]" ended in a traceback."""
+    _, out = finished
+    folder = tmp_path / "runs [red] [/b] :smile:"
+    folder.mkdir(parents=True)
+    rows = read_records(out / "runs.jsonl")
+    write_records(folder / "runs.jsonl", [{**row, "label": f"{row['label']} [/b]"} for row in rows])
+    assert "erm [/b]" in shown(capsys, monkeypatch, "table", folder)
+    assert "\\x1b[2J" in mistake(capsys, monkeypatch, "table", tmp_path / "a\x1b[2Jb")
+
+
+def test_a_long_mistake_is_told_in_short(capsys, monkeypatch):
+    assert len(mistake(capsys, monkeypatch, "run", "x" * 100_000, "--method", "erm", "--out", "x")) < 2000
+
+
+@pytest.mark.parametrize("seeds", ["0:200000", "0:99999999999999999999", "5:99999999999999999999999"])
+def test_more_seeds_than_memory(seeds, tmp_path, capsys, monkeypatch):
+    out = tmp_path / "out"
+    assert "names more than 100000 seeds" in mistake(capsys, monkeypatch, *RUN, "--seeds", seeds, "--out", out)
+    assert not out.exists()
+
+
+def test_empty_files_have_no_table(tmp_path, capsys, monkeypatch):
+    (tmp_path / "runs.jsonl").touch()
+    for command in ("table", "select", "verify"):
+        assert "there are no records in" in mistake(capsys, monkeypatch, command, tmp_path)
+
+
+def test_the_same_folder_twice_is_a_mistake(finished, capsys, monkeypatch):
+    _, out = finished
+    assert "is there more than once" in mistake(capsys, monkeypatch, "table", out, out)
+
+
+@pytest.mark.parametrize("second", ["pendulm", "pendulum/x", ""])
+def test_a_sweep_checks_all_names_before_it_trains_the_first(second, tmp_path, capsys, monkeypatch):
+    out = tmp_path / "out"
+    line = mistake(capsys, monkeypatch, "sweep", "duffing", second, "--out", out)
+    assert "unknown task" in line or "no variant 'x'" in line
+    assert not out.exists()
+
+
+def test_a_worker_that_is_killed_is_one_line(tmp_path, capsys, monkeypatch):
+    from concurrent.futures.process import BrokenProcessPool
+
+    from hybridsam_lite import sweep
+
+    def killed(*_, **__):
+        raise BrokenProcessPool
+
+    monkeypatch.setattr(sweep, "sweep", killed)
+    line = mistake(capsys, monkeypatch, "sweep", "duffing", "--out", tmp_path / "out")
+    assert "ended abruptly" in line
+    assert "repeat the command" in line

@@ -144,3 +144,32 @@ def test_every_dtype_has_a_fingerprint(dtype):
     assert fingerprint({"x": x}) == fingerprint({"x": x.clone()})
     assert fingerprint({"x": x}) != fingerprint({"x": x.T})
     assert fingerprint({"x": x[0, 0]}) != fingerprint({"x": x[0, 1]})
+
+
+@pytest.mark.parametrize("shared", [3, None, 1.5])
+def test_shared_are_names(shared):
+    with pytest.raises(TypeError, match=r"shared must be names of inputs, such as \('t',\), got"):
+        hs.Data(torch.zeros(2), torch.zeros(2), shared=shared)
+
+
+def test_one_shared_name_needs_no_tuple():
+    data = hs.Data({"x": torch.zeros(2), "time": torch.zeros(5)}, torch.zeros(2), shared="time")
+    assert data.shared == ("time",)
+
+
+@pytest.mark.parametrize(
+    ("tensor", "message"),
+    [
+        (torch.zeros(2, 2).to_sparse(), "must be an ordinary tensor with values, got torch.sparse_coo"),
+        (torch.zeros(2, 2, device="meta"), "must be an ordinary tensor with values, got meta"),
+        (torch.zeros(2, 2).to(torch.float8_e4m3fn), "with which torch cannot compute"),
+    ],
+)
+def test_tensors_without_ordinary_values(tensor, message):
+    with pytest.raises(TypeError, match=message):
+        hs.Data(tensor, torch.zeros(2))
+
+
+def test_names_of_inputs_are_texts():
+    with pytest.raises(TypeError, match="the names of inputs must be texts, got 3"):
+        hs.Data({3: torch.zeros(2)}, torch.zeros(2))

@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import threading
+import zipfile
 from pathlib import Path
 
 import pytest
@@ -84,6 +85,19 @@ def test_a_damaged_or_foreign_state_is_refused_and_kept(tmp_path, kind):
     assert not trace.exists()
 
 
+@pytest.mark.parametrize("member", ["data.pkl", "data/0"])
+def test_a_small_state_that_unpacks_to_a_large_one_is_refused_before_it_is_unpacked(tmp_path, member):
+    path = tmp_path / "stack-0.pt"
+    saved(path, {"step": 3, "w": torch.arange(1000.0)})
+    with zipfile.ZipFile(path) as whole:
+        members = {name: whole.read(name) for name in whole.namelist()}
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as packed:
+        for name, content in members.items():
+            packed.writestr(name, bytes(2**24) if name.endswith(member) else content)
+    with pytest.raises(ValueError, match=r"stack-0\.pt is damaged .*it is packed, which states are not"):
+        load_state(path, CPU, lambda state: state["step"])
+
+
 def test_a_checkpoint_folder_is_described_once(tmp_path):
     folder = tmp_path / "deep" / "run"
     config = {"steps": 10, "members": [["sam", {"rho": 0.1}, 0]]}
@@ -148,6 +162,26 @@ def test_a_damaged_description_is_refused_and_kept(tmp_path, text, resume):
     with pytest.raises((ValueError, FileExistsError), match=str(tmp_path)):
         Checkpoint(tmp_path, {"steps": 1}, resume=resume)
     assert (tmp_path / "config.json").read_text() == text
+
+
+def test_a_folder_invalid_text_and_a_list_of_pairs_describe_no_run(tmp_path):
+    description = tmp_path / "config.json"
+    for content, words in ((b'{"steps": "\xff"}', "damaged or foreign"), (b'[["steps", 1]]', "describes no run")):
+        description.write_bytes(content)
+        with pytest.raises(ValueError, match=rf"config\.json is .*{words}|config\.json is foreign: it {words}"):
+            Checkpoint(tmp_path, {"steps": 1}, resume=True)
+        assert description.read_bytes() == content
+    description.unlink()
+    description.mkdir()
+    with pytest.raises(ValueError, match=r"config\.json is damaged or foreign"):
+        Checkpoint(tmp_path, {"steps": 1}, resume=True)
+
+
+def test_a_long_difference_is_told_in_short(tmp_path):
+    (tmp_path / "config.json").write_text(json.dumps({"steps": "9" * 10_000}))
+    with pytest.raises(ValueError, match="other settings") as caught:
+        Checkpoint(tmp_path, {"steps": 1}, resume=True)
+    assert len(str(caught.value)) < 500
 
 
 @pytest.mark.parametrize("resume", [True, False])

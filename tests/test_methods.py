@@ -382,3 +382,17 @@ def test_the_radius_follows_its_schedule(schedule, shares):
 def test_the_nearest_word_is_close():
     assert nearest("roh", ["rho", "lam"]) == " (did you mean 'rho'?)"
     assert nearest("xyz", ["rho", "lam"]) == ""
+
+
+@pytest.mark.parametrize("label", [None, 3, b"erm", ["erm"]])
+def test_a_label_is_a_text(label):
+    with pytest.raises(TypeError, match=r"a method's label is a text such as 'sam:rho=0\.1', got"):
+        hs.parse_method(label)
+
+
+@pytest.mark.parametrize("label", ["x" * 10_000, "sam:" + "x" * 10_000, "sam:rho=" + "x" * 10_000,
+                                   "sam:rho=1,schedule=" + "x" * 10_000])  # fmt: skip
+def test_a_long_label_has_a_short_message(label):
+    with pytest.raises(ValueError, match="method") as caught:
+        hs.parse_method(label)
+    assert len(str(caught.value)) < 1000

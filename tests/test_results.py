@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 import hybridsam_lite as hs
-from hybridsam_lite.results import FIELDS, paired_bootstrap, read_records, records, summary, write_records
+from hybridsam_lite.results import FIELDS, paired_bootstrap, read_records, records, relative, summary, write_records
 
 
 @pytest.fixture(scope="module")
@@ -109,3 +109,77 @@ def test_bootstrap_covers_the_median_of_normal_differences():
         _, low, high = paired_bootstrap(generator.normal(0.3, 1.0, 20))
         hits += low <= 0.3 <= high
     assert hits >= 175
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (b'{"task": "\xff"}', "not a run record .'utf-8' codec"),
+        (b"[" * 100_000, "not a run record .maximum recursion"),
+        (b"9" * 5000, "not a run record .Exceeds the limit"),
+        (b'{"a": 1, "a": 2}', "not a run record .it holds 'a' twice"),
+    ],
+)
+def test_a_line_that_json_cannot_read_or_reads_as_something_else(tmp_path, content, message):
+    path = tmp_path / "runs.jsonl"
+    path.write_bytes(content)
+    with pytest.raises(ValueError, match=rf"runs\.jsonl, line 1: {message}"):
+        read_records(path)
+
+
+@pytest.mark.parametrize(
+    ("field", "value", "kind"),
+    [
+        ("label", None, "a text of one line"),
+        ("label", "sam\x1b[2J", "a text of one line"),  # clears the reader's screen
+        ("task", "a\nb", "a text of one line"),
+        ("seed", True, "a whole number"),
+        ("seed", -1, "a whole number"),
+        ("steps", 2**63, "a whole number"),
+        ("seconds", None, "a number >= 0"),
+        ("theta_error", -1.0, "a number >= 0 or null"),
+        ("theta_error", math.nan, "a number >= 0 or null"),
+        ("val_loss", 10**400, "a number or null"),
+        ("test_loss", "0.1", "a number or null"),
+        ("protocol", {"steps": "many"}, "numbers by name"),
+        ("theta_hat", [1.0], "numbers by name"),
+        ("settings", {"rho": []}, "numbers or words by name"),
+        ("versions", {"torch": 2}, "texts by name"),
+        ("commit", 1, "a text or null"),
+    ],
+)
+def test_a_field_of_another_kind_is_refused(rows, tmp_path, field, value, kind):
+    path = tmp_path / "runs.jsonl"
+    path.write_text(json.dumps({**rows[0], field: value}) + "\n")
+    with pytest.raises(ValueError, match=rf"line 1: not a run record, {field} must be {kind}"):
+        read_records(path)
+
+
+def test_what_may_be_missing_may_be_null(rows, tmp_path):
+    path = tmp_path / "runs.jsonl"
+    lost = {
+        **rows[0],
+        "val_loss": None,
+        "test_loss": None,
+        "theta_error": None,
+        "commit": None,
+        "theta_hat": {"k": None},
+    }
+    write_records(path, [lost])
+    assert read_records(path) == [lost]
+    path.write_bytes(b"")
+    assert read_records(path) == []
+
+
+def test_no_records_and_records_that_are_there_twice_make_no_table():
+    with pytest.raises(ValueError, match="there are no records"):
+        summary([])
+    rows = made_up("erm", [0.1, 0.2])
+    for table in (summary, relative):
+        with pytest.raises(ValueError, match="t v, erm, seed 1 is there more than once"):
+            table([*rows, rows[1]])
+
+
+def test_an_error_of_zero_has_a_ratio():
+    rows = made_up("erm", [0.1, 0.2, 0.3]) + made_up("x", [0.0, 0.0, 0.0])
+    assert relative(rows)["ratio"].tolist() == [0.0]

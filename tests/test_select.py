@@ -345,3 +345,26 @@ def test_a_member_whose_setting_was_changed_is_left_out_and_the_grid_stays():
     assert after.label == before.label is not None
     assert after.reasons[0] == "left out: 1 members whose rho was changed while they trained"
     assert after.reasons[1:] == before.reasons
+
+
+@pytest.mark.parametrize("given", [3, None, 1.5])
+def test_what_is_no_collection_of_runs(given):
+    with pytest.raises(TypeError, match="select: expected Runs or run records, got"):
+        select(given)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"settings": None}, "settings of 'sam:rho=0.1' is no such thing: None"),
+        ({"seed": "x"}, "seed of 'sam:rho=0.1' is no such thing: 'x'"),
+        ({"method": []}, "method of 'sam:rho=0.1' is no such thing"),
+        ({"val_loss": "small"}, "has a loss or theta that is no number"),
+        ({"theta_hat": torch.ones(2)}, "has a loss or theta that is no number"),
+        ({"theta_hat": [1.0]}, "has a loss or theta that is no number"),
+    ],
+)
+def test_records_with_a_field_of_another_kind(change, message):
+    rows = [record("sam:rho=0.1", seed, 1.0, {"k": 1.0}) for seed in range(3)]
+    with pytest.raises(TypeError, match=message):
+        select([*rows, {**rows[0], **change}])

@@ -418,3 +418,55 @@ def test_set_changes_all_or_nothing():
     with pytest.raises(ValueError, match="outside of the positive numbers"):
         theta.set(a=5.0, b=-1.0)
     assert theta.a.item() == 1.0
+
+
+@pytest.mark.parametrize(
+    ("make", "error", "message"),
+    [
+        (lambda: hs.Real(init=10**400), ValueError, "init must be a number"),
+        (lambda: hs.Real(scale="1"), ValueError, "scale must be a positive number"),
+        (lambda: hs.Real(scale=10**400), ValueError, "scale must be a positive number"),
+        (lambda: hs.Real(unit=None), TypeError, "unit must be a text, got None"),
+        (lambda: hs.Real(shape=3), ValueError, "shape must be a tuple of whole numbers >= 0, got 3"),
+        (lambda: hs.Real(shape=(-1,)), ValueError, "shape must be a tuple"),
+        (lambda: hs.Real(shape=(2.5,)), ValueError, "shape must be a tuple"),
+        (lambda: hs.Real(shape=(10**12,)), ValueError, "shape must be a tuple"),
+        (lambda: hs.Interval(False, 1.0), ValueError, "expected finite low < high"),
+        (lambda: hs.Interval("a", 1), ValueError, "expected finite low < high"),
+        (lambda: hs.Interval(0, 10**400), ValueError, "expected finite low < high"),
+    ],
+)
+def test_descriptions_that_are_none(make, error, message):
+    with pytest.raises(error, match=message):
+        make()
+
+
+def test_a_shape_may_be_a_list():
+    assert hs.Theta(k=hs.Real(shape=[2, 3])).k.shape == (2, 3)
+
+
+@pytest.mark.parametrize(
+    "constraint",
+    [hs.Real(init=1e300), hs.Positive(init=1e-300), hs.Fixed(init=-1e40), hs.Interval(1e10, 1e10 + 1)],
+)
+def test_a_start_that_single_precision_cannot_hold_is_refused_and_double_takes_it(constraint):
+    """Before, the parameter was silently infinite, zero, or on its bound."""
+    with pytest.raises(
+        ValueError, match=r"theta\.k=.* for torch\.float32: it would be outside of .*choose another unit"
+    ):
+        hs.Theta(k=constraint)
+    torch.set_default_dtype(torch.float64)
+    try:
+        assert constraint.admits(hs.Theta(k=constraint).k.item())
+    finally:
+        torch.set_default_dtype(torch.float32)
+
+
+@pytest.mark.parametrize("value", ["x", None, b"", {}, 1j, [1, [2]], object(), torch.zeros(1, dtype=torch.complex64)])
+def test_set_takes_numbers_only_and_changes_nothing_else(value):
+    theta = hs.Theta(k=hs.Real(init=1.0), m=hs.Positive(init=1.0))
+    with pytest.raises(TypeError, match=r"theta\.m must be a number or a tensor of numbers, got"):
+        theta.set(k=2.0, m=value)
+    with pytest.raises(ValueError, match="too large, too small or too near a bound"):
+        theta.set(m=1e300)
+    assert (theta.k.item(), theta.m.item()) == (1.0, 1.0)

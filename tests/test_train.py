@@ -192,6 +192,44 @@ def test_a_killed_process_resumes_bit_for_bit(tmp_path, uninterrupted, number, e
     assert_identical(resumable(tmp_path / "run", resume=True), uninterrupted)
 
 
+def _longer(tensors):
+    return {n: torch.zeros(7) for n in tensors}
+
+
+@pytest.mark.parametrize(
+    ("part", "changed"),
+    [
+        ("params", lambda x: {n: torch.zeros(1) for n in x}),  # would be broadcast
+        ("params", _longer),
+        ("params", lambda x: {}),
+        ("status", lambda x: x[:1]),
+        ("status", lambda x: "ok"),
+        ("best_loss", lambda x: torch.zeros(5)),
+        ("last_step", lambda x: x.float()),
+        ("buffers", lambda x: {"more": torch.zeros(2)}),
+        ("state", lambda x: {"more": torch.zeros(2)}),
+        ("step", lambda x: 10**9),
+        ("step", lambda x: "2"),
+        ("log", lambda x: [{"step": 0}]),
+        ("log", lambda x: []),
+        ("seconds", lambda x: None),
+        ("optimizer", lambda x: {**x, "state": {k: _longer(v) for k, v in x["state"].items()}}),
+    ],
+)
+def test_a_state_of_another_form_is_refused_and_kept(tmp_path, part, changed):
+    train(seeds=[0, 1], checkpoint=tmp_path)
+    file = tmp_path / "stack-0.pt"
+    state = torch.load(file)
+    state["step"] = 2
+    holder = state if part in state else state["stack"]
+    holder[part] = changed(holder[part])
+    torch.save(state, file)
+    before = file.read_bytes()
+    with pytest.raises(ValueError, match=r"stack-0\.pt"):
+        train(seeds=[0, 1], checkpoint=tmp_path, resume=True)
+    assert file.read_bytes() == before
+
+
 def test_a_finished_run_is_read_back(tmp_path, monkeypatch, uninterrupted):
     assert_identical(resumable(tmp_path), uninterrupted)
     spent = torch.load(tmp_path / "stack-0.pt", weights_only=True)["seconds"]

@@ -54,3 +54,13 @@ def test_the_command_says_which(rows, tmp_path, capsys, monkeypatch, factor, sta
     assert out.count(f"{word} duffing C1, smoke, run,") == 2
     assert file.read_bytes() == before
     assert json.loads(before.splitlines()[0])
+
+
+def test_a_record_cannot_say_where_to_write(rows, tmp_path):
+    """The protocol goes to `fit`, which takes a folder, too."""
+    evil = {**rows[0], "protocol": {**rows[0]["protocol"], "checkpoint": str(tmp_path / "evil")}}
+    with pytest.raises(ValueError, match="verify: no protocol has 'checkpoint'; expected batch_size, lr"):
+        list(verify([evil]))
+    assert not list(tmp_path.iterdir())
+    with pytest.raises(ValueError, match="holds theta alpha, expected alpha, beta"):
+        list(verify([{**rows[0], "theta_hat": {"alpha": 1.0}}]))

@@ -12,6 +12,7 @@ import shutil
 import subprocess
 import sys
 import time
+from collections.abc import Mapping
 from datetime import datetime, timezone
 from pathlib import Path
 
@@ -35,6 +36,14 @@ DEFAULTS = {
     # A kernel of this environment, not one of the same name that the user has installed elsewhere.
     "JUPYTER_PREFER_ENV_PATH": "1",
 }
+# By these a user asks programs for colours; on a page of the book their codes would be read.
+COLOURS = ("FORCE_COLOR", "PY_COLORS", "CLICOLOR_FORCE", "TTY_COMPATIBLE")
+
+
+def environment(given: Mapping[str, str]) -> dict[str, str]:
+    """What the build and the kernels get: the user's environment, our defaults, and no colours in outputs."""
+    kept = {name: value for name, value in given.items() if name not in COLOURS}
+    return {**DEFAULTS, **kept, "NO_COLOR": "1"}
 
 
 def cache_key(root: Path, preset: str) -> str:
@@ -77,7 +86,7 @@ def waited_in_vain(html: Path) -> bool:
 
 def main() -> int:
     """Build the book; the exit code is that of jupyter-book."""
-    env = {**DEFAULTS, **os.environ}
+    env = environment(os.environ)
     refresh_cache(BUILD, cache_key(ROOT, env["HYBRIDSAM_PRESET"]))
     # Sphinx warns while it reads a page, and reads only what has changed: a second build of a
     # page with a warning would pass. Reading all pages is cheap, running them is what is cached.

@@ -36,6 +36,7 @@ from tools.assignments import Assignment, Item
 IDLE = 30.0  # seconds without any CPU time after which a process is taken to wait in vain
 RERUNS = 4  # times that a notebook is run again without what brought it down; at most twice its CPU time in all
 LONGEST = 400  # characters of a message in the CSV
+LARGEST = 50 * 2**20  # bytes of a notebook
 
 
 @dataclass(frozen=True)
@@ -142,19 +143,25 @@ def grade(paths: Sequence[Path], root: Path, assignment: Assignment, limits: Lim
 
 def read(path: Path, root: Path, assignment: Assignment) -> Submission:
     """The code cells of a notebook, and the answers in words."""
-    result = Grade(str(path.relative_to(root)), dict.fromkeys(assignment.items, 0))
+    name = os.fsencode(path.relative_to(root)).decode("utf-8", "backslashreplace")
+    result = Grade(name, dict.fromkeys(assignment.items, 0))
     cells = []
     try:
+        if not path.is_file():  # a pipe would never end
+            raise ValueError("no file")
+        if path.stat().st_size > LARGEST:
+            raise ValueError("too large")
         for cell in json.loads(path.read_text(encoding="utf-8"))["cells"]:
             source = cell["source"] if isinstance(cell["source"], str) else "".join(cell["source"])
+            source.encode()  # half a character is none
             if cell["cell_type"] == "code":
                 cells.append(source)
             for question in assignment.written:
                 if f"<!-- answer {question} -->" in source:
                     answer = source.replace(assignments.WRITTEN.format(question=question), "")
                     result.written[question] = answer.replace(f"<!-- answer {question} -->", "").strip()
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        result.status = "unreadable"
+    except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
+        cells, result.written, result.status = [], {}, "unreadable"
         result.notes = [f"This file could not be read as a notebook ({type(error).__name__})."]
     return Submission(result.file, cells, result)
 
@@ -181,25 +188,35 @@ def start(submission: Submission, assignment: Assignment, limits: Limits, closed
 
 def look_at(process: Process) -> str | None:
     """Read what a process reports; None while it runs, else how it ended."""
-    for line in _lines(process):
-        event = line.get("event")
-        if event == "step":
-            process.step = str(line["name"])
-        elif event == "error":
-            process.errors.append(str(line["text"])[:LONGEST])
-        elif event == "item":
-            process.results[int(line["index"])] = (int(line["points"]), str(line["text"])[:LONGEST])
-        elif event == "done":
-            process.done = True
+    hear(process)
     pid, status = os.waitpid(process.pid, os.WNOHANG)
     if pid:
-        for line in _lines(process):
-            process.done = process.done or line.get("event") == "done"
+        hear(process)  # what it said before its end
         return "ok" if process.done else _how(status)
     used = cpu_seconds(process.pid)
     if used > process.cpu:
         process.cpu, process.alive_at = used, time.monotonic()
     return "waited without end" if time.monotonic() - process.alive_at > IDLE else None
+
+
+def hear(process: Process) -> None:
+    """Enter what a process has reported since; lines that it cannot have meant are passed over."""
+    for line in _lines(process):
+        with contextlib.suppress(KeyError, TypeError, ValueError, OverflowError):
+            event = line["event"]
+            if event == "step":
+                process.step = _readable(line["name"])
+            elif event == "error":
+                process.errors.append(_readable(line["text"]))
+            elif event == "item":
+                process.results[int(line["index"])] = (int(line["points"]), _readable(line["text"]))
+            elif event == "done":
+                process.done = True
+
+
+def _readable(text: Any) -> str:
+    """A message that can be written to a file."""
+    return str(text)[:LONGEST].encode("utf-8", "backslashreplace").decode()
 
 
 def _how(status: int) -> str:
@@ -221,7 +238,7 @@ def _lines(process: Process) -> Iterator[dict[str, Any]]:
     for line in lines:
         token, _, text = line.partition(b" ")
         if token == process.token.encode():
-            with contextlib.suppress(ValueError):
+            with contextlib.suppress(ValueError, RecursionError):
                 yield json.loads(text)
 
 
@@ -280,6 +297,8 @@ def settle(process: Process, ended: str, assignment: Assignment, seconds: float)
 
 def _place(step: str, assignment: Assignment) -> str:
     kind, _, index = step.partition(" ")
+    if not index.isdecimal() or (kind != "cell" and int(index) >= len(assignment.items)):
+        return f"The step {step!r}"
     if kind == "cell":
         return f"Code cell {int(index) + 1}"
     one = assignment.items[int(index)]
@@ -314,6 +333,13 @@ def feedback(one: Grade, assignment: Assignment) -> str:
     return "\n".join(lines + [f"- {note}" for note in one.notes or ["Nothing to complain of."]]) + "\n"
 
 
+def write_page(one: Grade, assignment: Assignment, folder: Path) -> None:
+    """Write the page for one student."""
+    page = folder / Path(one.file).with_suffix(".md")
+    page.parent.mkdir(parents=True, exist_ok=True)
+    page.write_text(feedback(one, assignment), encoding="utf-8")
+
+
 def main(arguments: Sequence[str] | None = None) -> int:
     """Grade a folder."""
     parser = argparse.ArgumentParser(prog="python -m tools.grade", description="Grade a folder of notebooks.")
@@ -344,9 +370,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     write_csv(grades, assignment, given.out)
     if given.feedback:
         for one in grades:
-            page = given.feedback / Path(one.file).with_suffix(".md")
-            page.parent.mkdir(parents=True, exist_ok=True)
-            page.write_text(feedback(one, assignment))
+            write_page(one, assignment, given.feedback)
     maximum = sum(i.points for i in assignment.items)
     for one in grades:
         print(f"{one.file:<40} {one.total:>3} of {maximum}  {one.status}")

@@ -160,9 +160,11 @@ def find(name: Any) -> Question | None:
     """The exercise of this name; its chapter is imported when it is first asked for."""
     chapter = str(name).partition(".")[0]
     module = f"{__package__}.{chapter}"
+    if not isinstance(name, str):
+        return None
     if name not in _known and module in chapters():
         importlib.import_module(module)
-    return _known.get(name) if isinstance(name, str) else None
+    return _known.get(name)
 
 
 def chapters() -> list[str]:

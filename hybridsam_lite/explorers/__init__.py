@@ -1,17 +1,19 @@
 """Figures that a reader can operate: in a page of the book without a kernel, and in JupyterLab and Colab.
 
-The last line of a cell shows one:
+The last line of a cell shows one::
 
     hs.explorers.theta_against_setting(runs, truth=9.81, unit="m/s²")
 
-| function                | question                                                      | from             |
-|-------------------------|---------------------------------------------------------------|------------------|
-| `theta_against_setting` | What does a method's strength do to theta, and to the loss?   | runs, records    |
-| `inferred`              | Which theta does a model infer for each sample?               | a table          |
-| `valley`                | Among perfect fits, which is the flattest?                    | toy A, exact     |
-| `sam_step`              | Where do ascent and descent go, and which weights may move?   | toy A, exact     |
-| `rate_ratio`            | What do two learning rates do to theta?                       | toy, exact       |
-| `information_bound`     | What does a flat network leave the data to say about theta?   | toy A, or models |
+=========================  ====================================================  =================
+function                   question                                              from
+=========================  ====================================================  =================
+`theta_against_setting`    What does a method's strength do to theta, and loss?  runs, records
+`inferred`                 Which theta does a model infer for each sample?       a table
+`valley`                   Among perfect fits, which is the flattest?            toy A, exact
+`sam_step`                 Where do ascent and descent go, which weights move?   toy A, exact
+`rate_ratio`               What do two learning rates do to theta?               toy, exact
+`information_bound`        What does a flat network leave to say about theta?    toy A, or models
+=========================  ====================================================  =================
 
 Each is an `Explorer`, and works in three ways from one description. As HTML it carries a static picture, a
 table, its data and a short script, so that it needs neither a network nor a kernel; without scripts picture and

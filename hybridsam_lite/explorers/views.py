@@ -23,6 +23,7 @@ Mark = dict[str, Any]
 Panel = dict[str, Any]
 View = dict[str, Any]
 HIGH = 3.6  # inches, of a picture with two panels
+CROWDED = 24  # characters of all tick labels together
 DIGITS = ((1, 2, 5), (1, 1.5, 2, 3, 4, 5, 6, 7, 8, 9))  # of the ticks between powers of ten, few first
 GUESSED = SPARE[0]  # colour of the reader's guess
 
@@ -172,6 +173,8 @@ def _draw(ax: Axes, one: Panel) -> None:
         if "ticks" in own:
             getattr(ax, f"set_{name}ticks")(*zip(*own["ticks"], strict=True))
             getattr(ax, f"set_{name}ticks")([], minor=True)
+            if name == "x" and sum(len(text) for _, text in own["ticks"]) > CROWDED:
+                ax.tick_params(axis="x", labelsize=7, rotation=35)
 
 
 def _draw_mark(ax: Axes, mark: Mark) -> None:

@@ -49,17 +49,21 @@ def parse_method(text: str) -> Method:
     >>> parse_method("asam:rho=1").label
     'asam:rho=1'
     """
+    if not isinstance(text, str):
+        raise TypeError(f"a method's label is a text such as 'sam:rho=0.1', got {text!r:.60}")
     name, _, rest = text.strip().partition(":")
+    text, shown = f"{text:.80}", f"{name:.80}"
     if name not in _BY_NAME:
-        raise ValueError(f"unknown method {name!r}{nearest(name, _BY_NAME)}; expected one of: {', '.join(_BY_NAME)}")
+        raise ValueError(f"unknown method {shown!r}{nearest(name, _BY_NAME)}; expected one of: {', '.join(_BY_NAME)}")
     kind, fixed = _BY_NAME[name]
     known = {f.name: _KINDS[f.type] for f in fields(kind) if f.name not in fixed}
     settings: dict[str, Any] = {}
     for item in filter(None, rest.split(",")):
         key, equals, value = item.partition("=")
         if key not in known:
+            shown, there = f"{key:.80}", ", ".join(known)
             raise ValueError(
-                f"method {name!r} has no setting {key!r}{nearest(key, known)}; its settings are: {', '.join(known)}"
+                f"method {name!r} has no setting {shown!r}{nearest(key, known)}; its settings are: {there}"
             )
         if key in settings:
             raise ValueError(f"method {text!r} sets {key!r} twice")
@@ -69,11 +73,11 @@ def parse_method(text: str) -> Method:
             settings[key] = None
         if settings[key] is None or settings[key] != settings[key]:
             needed = {float: "a number", int: "a whole number", str: "a word"}[known[key]]
-            raise ValueError(f"method {text!r}: {key} needs {needed}, got {value!r}")
+            raise ValueError(f"method {text!r}: {key} needs {needed}, got {value[:80]!r}")
     try:
         return kind(**fixed, **settings)
     except ValueError as error:
-        raise ValueError(f"method {text!r}: {error}") from error
+        raise ValueError(f"method {text!r}: {error!s:.300}") from error
 
 
 def nearest(word: str, known: Collection[str]) -> str:
@@ -82,5 +86,7 @@ def nearest(word: str, known: Collection[str]) -> str:
     >>> nearest("asm", ["asam", "erm"])
     " (did you mean 'asam'?)"
     """
+    if not isinstance(word, str):
+        return ""
     close = difflib.get_close_matches(word, known, n=1, cutoff=0.5)
     return f" (did you mean {close[0]!r}?)" if close else ""

@@ -58,7 +58,7 @@ def variants(name: str) -> dict[str, str]:
     >>> list(variants("duffing"))
     ['C1', 'C2', 'C3', 'residual']
     """
-    if name not in _KNOWN:
+    if not isinstance(name, str) or name not in _KNOWN:
         raise ValueError(f"unknown task {name!r}{nearest(name, _KNOWN)}; expected one of: {', '.join(_KNOWN)}")
     return _KNOWN[name].VARIANTS
 

@@ -15,6 +15,7 @@ import stat
 import sys
 import tempfile
 import textwrap
+import warnings
 import zipfile
 from pathlib import Path, PureWindowsPath
 from typing import Any
@@ -129,12 +130,16 @@ def camera_images(side: int = 64) -> Arrays:
     for i, name in enumerate(tqdm(table["image_file"], desc="reading images", unit="image", leave=False)):
         path = inside / f"images_{side}" / Path(name).name
         try:
-            with Image.open(path) as image:
-                pixels = np.asarray(image.convert("RGB"))
-        except OSError as error:
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")
+                image = Image.open(path)
+            with image:
+                size = image.size
+                pixels = np.asarray(image.convert("RGB")) if size == (side, side) else None  # a huge one is not decoded
+        except Exception as error:  # Pillow raises many kinds for a damaged file
             raise _unexpected(path, f"not a readable image ({error})") from error
-        if pixels.shape != (side, side, 3):
-            raise _unexpected(path, f"expected {side} x {side} pixels, got {pixels.shape[1]} x {pixels.shape[0]}")
+        if pixels is None:
+            raise _unexpected(path, f"expected {side} x {side} pixels, got {size[0]} x {size[1]}")
         images[i] = pixels.transpose(2, 0, 1)
     return {"images": images, **{name: table[name].to_numpy(float, copy=True) for name in settings}}
 
@@ -160,13 +165,15 @@ def _read_table(file: Path, columns: tuple[str, ...], text: str | None = None) -
         table = pd.read_csv(file, usecols=wanted, dtype={c: str if c == text else float for c in wanted})
     except (OSError, ValueError) as error:
         raise _unexpected(file, str(error)) from error
-    if table.empty or table.isna().any(axis=None):
-        raise _unexpected(file, f"{len(table)} rows, of which {table.isna().any(axis=1).sum()} have empty cells")
+    bad = table.isin([np.inf, -np.inf]) | table.isna()
+    if table.empty or bad.any(axis=None):
+        raise _unexpected(file, f"{len(table)} rows, of which {bad.any(axis=1).sum()} have empty or infinite cells")
     return table[wanted]
 
 
 def _unexpected(path: Path, what: str) -> RealDataError:
-    return RealDataError(f"{path}: {what}; if the file was changed, delete {folder()} to download it again")
+    what = textwrap.shorten(what, 200)
+    return RealDataError(f"{path!s:.600}: {what}; if the file was changed, delete {folder()} to download it again")
 
 
 def _cached(dataset: str, *members: str) -> Path:
@@ -263,5 +270,7 @@ def _unpack(archive: Path, into: Path, wanted: list[str]) -> None:
                 if not any(m.filename == w or (m.filename.startswith(w) and not m.is_dir()) for m in chosen):
                     raise RealDataError(f"the archive has no {w!r}; expected the layout of the released datasets")
             content.extractall(into, chosen)
-    except (zipfile.BadZipFile, NotImplementedError, RuntimeError, EOFError) as error:  # of a damaged archive
-        raise RealDataError(f"the archive cannot be unpacked ({error})") from error
+    except RealDataError:
+        raise
+    except Exception as error:  # a damaged archive raises many kinds, which differ between versions of Python
+        raise RealDataError(f"the archive cannot be unpacked ({error!s:.200})") from error

@@ -5,8 +5,10 @@ Needs a finished `make book`. The second half opens every page in headless Chrom
 
 from __future__ import annotations
 
+import os
 import shutil
 import subprocess
+import sys
 from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
@@ -17,6 +19,9 @@ import pytest
 import yaml
 from bs4 import BeautifulSoup
 from playwright.sync_api import Browser, Page
+from pypdf import PdfReader
+
+from tools import book, pdf
 
 pytestmark = pytest.mark.pages
 
@@ -62,6 +67,26 @@ def test_no_traceback(entry: str) -> None:
     page = parsed(page_file(entry))
     assert "Traceback (most recent call last)" not in page.get_text()
     assert not page.select(".output.traceback")
+
+
+@each_page
+def test_outputs_are_free_of_warnings_and_terminal_codes(entry: str) -> None:
+    page = parsed(page_file(entry))
+    assert "\x1b" not in page.get_text()
+    # Where a terminal's codes were, MyST-NB puts classes like -Color-Bold-Green.
+    assert not page.select('[class*="-Color"]')
+    assert [output.get_text() for output in page.select(".output.stderr")] == []
+
+
+def test_no_colours_are_asked_for_in_a_build() -> None:
+    asked = {"FORCE_COLOR": "1", "PY_COLORS": "1", "TERM": "xterm", "HYBRIDSAM_PRESET": "smoke"}
+    given = book.environment(asked)
+    assert not {"FORCE_COLOR", "PY_COLORS"} & set(given)
+    assert (given["NO_COLOR"], given["TERM"], given["HYBRIDSAM_PRESET"]) == ("1", "xterm", "smoke")
+    table = [sys.executable, "-m", "hybridsam_lite", "tasks"]
+    assert b"\x1b" in subprocess.run(table, env={**os.environ, **asked}, capture_output=True, check=True).stdout
+    plain = book.environment({**os.environ, **asked})
+    assert b"\x1b" not in subprocess.run(table, env=plain, capture_output=True, check=True).stdout
 
 
 @each_page
@@ -204,3 +229,43 @@ def test_search_finds_a_page(chromium: Browser) -> None:
     page.wait_for_selector("#search-results li a", timeout=10_000)
     assert "otation" in page.locator("#search-results").inner_text()
     page.close()
+
+
+def test_a_page_on_paper(chromium: Browser) -> None:
+    page = chromium.new_page(viewport={"width": 642, "height": 900})  # the text's width on A4
+    page.emulate_media(media="print")
+    page.goto(page_file("book/04_sam_from_scratch").as_uri())
+    page.evaluate(MATH_IS_SET)
+    for furniture in (".bd-sidebar-primary", ".bd-header", ".prev-next-footer", ".copybtn"):
+        assert page.locator(furniture).first.is_hidden(), furniture
+    answers = page.locator(".admonition.dropdown")
+    assert answers.count() > 3
+    for i in range(answers.count()):
+        assert answers.nth(i).locator("p").nth(1).is_visible()
+    wide = "() => [...document.querySelectorAll('article pre')].filter(e => e.scrollWidth > e.clientWidth + 1).length"
+    assert page.evaluate(wide) == 0
+    page.close()
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(1800)
+def test_the_whole_book_on_paper(chromium: Browser, tmp_path: Path) -> None:
+    page = chromium.new_page(viewport={"width": pdf.WIDTH, "height": 1000})
+    page.set_default_timeout(pdf.LIMIT)
+    page.emulate_media(media="print")
+    target = tmp_path / "book.pdf"
+    count = pdf.book(page, target, pdf.about(ROOT))
+    page.close()
+    reader = PdfReader(target)
+    texts = [" ".join(sheet.extract_text().split()) for sheet in reader.pages]
+    assert len(texts) == count > len(ENTRIES)
+    found = pdf.chapters(ROOT, HTML)
+    begins = pdf.begins(target, [chapter.name for chapter in found])
+    assert list(begins.values()) == sorted(begins.values())
+    for chapter in found:
+        assert chapter.title in texts[begins[chapter.name] - 1]
+        assert chapter.title in texts[1]  # the contents
+        assert str(begins[chapter.name]) in texts[1]
+    whole = "\n".join(texts)
+    assert "Traceback (most recent call last)" not in whole
+    assert "\\mathrm" not in whole  # formulas are set
