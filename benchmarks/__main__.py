@@ -55,7 +55,7 @@ def main() -> int:
             "samples": len(problem.train), "batch_size": problem.batch_size, "rho": problem.rho,
             "parameters": sum(p.numel() for p in problem.model().parameters()), "gradient_flops": flops,
             "loss_difference": equal_losses(problem, 3, given.steps), "memory_mb": memory(problem, given.members),
-            "plan": planned(name),
+            "plan": planned(name, min(3, given.repetitions)),
         }  # fmt: skip
         result["minutes"] = (time.monotonic() - start) / 60
         text = json.dumps(_rounded(result), indent=1) + "\n"
@@ -89,11 +89,11 @@ def show(result: dict[str, Any]) -> None:
     console.print(table)
     for name, problem in result["problems"].items():
         sizes = ", ".join(f"{kind}: {mb:.0f}" for kind, mb in problem["memory_mb"].items())
-        plan = "{members} members, {steps} steps: planned {planned:.1f} s, taken {taken:.1f} s".format(
-            **problem["plan"]
-        )
+        plan = problem["plan"]
+        of_each = zip(plan["planned"], plan["taken"], strict=True)
+        said = ", ".join(f"{expected:.1f} for {taken:.1f} s" for expected, taken in of_each)
         console.print(f"{name}: losses differ by {problem['loss_difference']:.1e} at most; peak memory in MB, {sizes}")
-        console.print(f"  a run with {plan}")
+        console.print(f"  plan of a run with {plan['members']} members, {plan['steps']} steps: {said}")
     start = result["start_up"]
     made = ", ".join(f"{name} {seconds:.1f}" for name, seconds in result["generators"].items())
     console.print(f"data of all tasks, preset full: {sum(result['generators'].values()):.1f} s ({made})")

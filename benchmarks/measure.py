@@ -80,14 +80,20 @@ def operations(problem: Problem) -> int:
     return counter.get_total_flops()
 
 
-def planned(name: str, members: int = 16, steps: int = 100) -> dict[str, Any]:
-    """Seconds that `hybridsam plan` expects of a run with SAM, with validations and scores, and that it takes."""
+def planned(name: str, repetitions: int, members: int = 16, steps: int = 200) -> dict[str, Any]:
+    """Seconds that `hybridsam plan` expects of a run with SAM, with validations and scores, and that it takes.
+
+    Several times, each with a plan of its own; the ratio is the median.
+    """
     task, labels = hs.tasks.get(name, preset="quick"), ["sam:rho=0.05"]
-    expected = sum(part.seconds for part in plan_run(task, labels, range(members), steps))
-    start = time.perf_counter()
-    task.score(task.fit(labels, range(members), steps=steps, progress=False))
-    taken = time.perf_counter() - start
-    return {"members": members, "steps": steps, "planned": expected, "taken": taken}
+    expected, taken = [], []
+    for _ in range(repetitions):
+        expected.append(sum(part.seconds for part in plan_run(task, labels, range(members), steps)))
+        start = time.perf_counter()
+        task.score(task.fit(labels, range(members), steps=steps, progress=False))
+        taken.append(time.perf_counter() - start)
+    ratio = statistics.median(a / b for a, b in zip(expected, taken, strict=True))
+    return {"members": members, "steps": steps, "planned": expected, "taken": taken, "ratio": ratio}
 
 
 def memory(problem: Problem, members: Iterable[int], steps: int = 3) -> dict[str, float]:
