@@ -31,6 +31,7 @@ __all__ = ["DIVERGED", "OK", "STOPPED", "Stack"]
 
 OK, DIVERGED, STOPPED = 0, 1, 2
 EVALUATION_CHUNK = 1024  # samples at once; a constant, so that results do not depend on the stack's size
+LARGE = 1024  # entries of a sample's target: a processor's cache holds the fields of one member, not those of all
 
 
 class Stack:
@@ -115,9 +116,9 @@ class Stack:
         if not self.template.training:
             self.template.train()
         member_step = functools.partial(self._member_step, moment=moment, shared=batch.shared)
-        grads, losses, buffers, state = self._over_members(member_step, (0, 0, 0, 0, 0, *batch.in_dims()))(
-            self.params, self.frozen, self.buffers, self.hyper, self.state, batch.inputs, batch.target
-        )
+        grads, losses, buffers, state = self._over_members(
+            member_step, (0, 0, 0, 0, 0, *batch.in_dims()), self.together
+        )(self.params, self.frozen, self.buffers, self.hyper, self.state, batch.inputs, batch.target)
         wholes, descents = self.packed.wholes, self.packed.pack(grads)
         norms = torch.stack([torch.linalg.vector_norm(g, dim=1) for g in descents.values()]).norm(dim=0)
         self.status.masked_fill_(self.alive & ~(torch.isfinite(losses) & torch.isfinite(norms)), DIVERGED)
@@ -192,12 +193,14 @@ class Stack:
                 return _not_a_number(params)
             return self._data_loss(prediction.value, target)
 
+        large = data.target.device.type == "cpu" and data.target[0].numel() >= LARGE
+        over_members = self._over_members(one, (0, None, None), together=self.together and not large)
         total: Tensor | float = 0.0
         buffers = {n: b.clone() for n, b in self.buffers.items()}  # a model may count its calls
         everything = {**self.params, **self.frozen, **buffers}
         for start in range(0, len(data), EVALUATION_CHUNK):
             part = data.take(torch.arange(start, min(start + EVALUATION_CHUNK, len(data)), device=data.target.device))
-            total = total + len(part) * self._over_members(one, (0, None, None))(everything, part.inputs, part.target)
+            total = total + len(part) * over_members(everything, part.inputs, part.target)
         assert isinstance(total, Tensor)
         return total / len(data)
 
@@ -230,8 +233,10 @@ class Stack:
         for n, p in self.params.items():
             p.copy_(torch.where(_along(self.alive, p), finished[n], p))
 
-    def _over_members(self, function: Callable[..., Any], in_dims: tuple[Any, ...]) -> Callable[..., Any]:
-        """`function` of one member, for all: by vmap, `at_once` members at a time, or one after the other."""
+    def _over_members(
+        self, function: Callable[..., Any], in_dims: tuple[Any, ...], together: bool
+    ) -> Callable[..., Any]:
+        """`function` of one member, for all: together by vmap (`at_once` at a time), or one after the other."""
 
         def of(members: int | slice, arguments: tuple[Any, ...]) -> tuple[Any, ...]:
             return tuple(_pick(a, d, members) for a, d in zip(arguments, in_dims, strict=True))
@@ -258,7 +263,7 @@ class Stack:
                 results.append(function(*of(i, arguments)))
             return _join(results, torch.stack)
 
-        return vectorized if self.together else looped
+        return vectorized if together else looped
 
     def _change_course(self, error: RuntimeError) -> None:
         """What can be done about an error of vmap: fewer members at once, another derivative. Raises if nothing can."""
