@@ -94,6 +94,8 @@ def chapters(root: Path, built: Path) -> list[Chapter]:
         article = BeautifulSoup(page.read_text(encoding="utf-8"), "html.parser").select_one("article.bd-article")
         assert article is not None
         assert article.h1 is not None
+        for number in article.h1.select(".section-number"):  # printed above the title
+            number.extract()
         title = "".join(text for text in article.h1.find_all(string=True) if text != "#").strip()
         found.append(Chapter(part, Path(entry).name, title, article))
     return found
