@@ -8,7 +8,7 @@ import pytest
 PACKAGE = Path(__file__).parent.parent / "hybridsam_lite"
 FILES = sorted(PACKAGE.rglob("*.py"))
 ORDER = (  # a module imports only from those before it
-    "device", "files", "theta", "hybrid", "integrate", "replay", "gradients", "sam", "data", "methods",
+    "device", "files", "theta", "hybrid", "integrate", "replay", "gradients", "packed", "sam", "data", "methods",
     "checks", "runs", "stack", "live", "train", "tasks", "results",
 )  # fmt: skip
 

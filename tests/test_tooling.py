@@ -100,6 +100,18 @@ def test_constraints_pin_every_requirement() -> None:
     assert needed <= pinned
 
 
+def test_release_tools_are_known_by_their_hash() -> None:
+    text = (ROOT / "tools" / "release.txt").read_text()
+    entries = re.sub(r"^#.*\n", "", text, flags=re.MULTILINE).replace("\\\n", "").splitlines()
+    names = set()
+    for entry in filter(None, entries):
+        found = re.fullmatch(r"([a-z0-9.-]+)==\S+( ;.*?)?( +--hash=sha256:[0-9a-f]{64})+ *", entry)
+        assert found, entry[:80]
+        names.add(found[1])
+    assert {"build", "hatchling", "cyclonedx-bom", "pip-audit"} <= names
+    assert "://" not in text
+
+
 def test_the_citation_names_this_version() -> None:
     assert f"\nversion: {metadata.version('hybridsam-lite')}\n" in (ROOT / "CITATION.cff").read_text()
 

@@ -1,6 +1,7 @@
 """What `make release-check` runs: build the distributions, look into them, install the wheel elsewhere and use it.
 
-Wheel and sdist are built from a copy of what git tracks. The wheel goes into a new environment, with the tested
+Wheel and sdist are built from a copy of what git tracks, by tools whose files are known by their hash
+(tools/release.txt). The wheel goes into a new environment, with the tested
 versions of what it needs, and is imported and used from an empty folder: no file may appear by an import, and no
 connection be opened. Then the licences of all that came along, known vulnerabilities (if the database can be asked),
 and a list of parts (SBOM, CycloneDX). Everything lies in _build/release afterwards.
@@ -67,12 +68,11 @@ def tracked(folder: str = "") -> set[str]:
 
 def build(python: Path) -> tuple[Path, Path]:
     """Wheel and sdist, from a copy of the tracked files."""
-    fresh.pip(python, "-c", "constraints.txt", "build")
     with tempfile.TemporaryDirectory() as folder:
         for name in tracked():
             (Path(folder) / name).parent.mkdir(parents=True, exist_ok=True)
             shutil.copy(ROOT / name, Path(folder) / name)
-        command = [str(python), "-m", "build", "--outdir", str(OUT / "dist"), folder]
+        command = [str(python), "-m", "build", "--no-isolation", "--outdir", str(OUT / "dist"), folder]
         subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
     (wheel,), (sdist,) = (OUT / "dist").glob("*.whl"), (OUT / "dist").glob("*.tar.gz")
     return wheel, sdist
@@ -152,7 +152,6 @@ def licences(python: Path) -> list[str]:
 
 def audit(tools: Path, python: Path) -> list[str]:
     """Write the list of parts; known vulnerabilities, if the database answers."""
-    fresh.pip(tools, "cyclonedx-bom", "pip-audit")
     sbom = ["-m", "cyclonedx_py", "environment", str(python), "--output-file", str(OUT / "sbom.json")]
     subprocess.run([tools, *sbom], check=True, stderr=subprocess.DEVNULL)
     parts = json.loads((OUT / "sbom.json").read_text())["components"]
@@ -187,6 +186,7 @@ def main() -> int:
     shutil.rmtree(OUT, ignore_errors=True)
     OUT.mkdir(parents=True)
     tools, target = fresh.create(OUT / "tools"), fresh.create(OUT / "environment")
+    fresh.pip(tools, "--require-hashes", "-r", "tools/release.txt")
     wheel, sdist = build(tools)
     say(f"built {wheel.name} ({wheel.stat().st_size // 1000} kB), {sdist.name} ({sdist.stat().st_size // 1000} kB)")
     faults = [*faults_of(wheel, sdist), *used(target, wheel), *licences(target), *audit(tools, target)]
