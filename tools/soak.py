@@ -58,10 +58,16 @@ def undisturbed(name: str, out: Path) -> tuple[list[dict[str, Any]], float]:
     return outcome(out), time.monotonic() - begun
 
 
-def disturbed(name: str, out: Path, seconds: float, chance: random.Random, most: int) -> tuple[int, int]:
-    """Start and kill until it is done; returns (kills, kills that found a checkpoint or records there)."""
+def disturbed(name: str, out: Path, seconds: float, chance: random.Random, most: int) -> tuple[int, int, float]:
+    """Start and kill until it is done.
+
+    Returns:
+        Kills, kills that found a checkpoint or records there, and the seconds that the whole would take by now: what
+        else runs on the machine may have changed.
+    """
     kills = useful = 0
     while True:
+        begun = time.monotonic()
         with start(name, out) as process:
             try:
                 _, errors = process.communicate(timeout=chance.uniform(0, seconds) if kills < most else None)
@@ -74,7 +80,7 @@ def disturbed(name: str, out: Path, seconds: float, chance: random.Random, most:
                 continue
         if process.returncode:
             raise SystemExit(f"soak: {name} does not go on after {kills} kills:\n{errors.decode()}")
-        return kills, useful
+        return kills, useful, seconds if kills else time.monotonic() - begun
 
 
 def main() -> None:
@@ -90,7 +96,8 @@ def main() -> None:
             name = list(COMMANDS)[rounds % len(COMMANDS)]
             rows, seconds = expected[name]
             out = Path(scratch, f"{name}-{rounds}")
-            killed, found = disturbed(name, out, 1.2 * seconds, chance, min(10, given.kills - total))
+            killed, found, now = disturbed(name, out, seconds, chance, min(10, given.kills - total))
+            expected[name] = rows, now
             total, useful, rounds = total + killed, useful + found, rounds + 1
             if outcome(out) != rows:
                 raise SystemExit(f"soak: {name}: other records after {killed} kills (seed {given.seed})")
