@@ -90,7 +90,7 @@ KILLS ?= 100
 soak: venv
 	@.venv/bin/python -m tools.soak --kills $(KILLS)
 
-FUZZ ?= --cases 10000 --inputs 1000000 --seconds 7200
+FUZZ ?= --cases 15000 --inputs 1000000 --seconds 7200
 
 fuzz: venv
 	@.venv/bin/python -m tools.fuzz $(FUZZ)
