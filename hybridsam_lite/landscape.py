@@ -19,7 +19,7 @@ import torch
 from torch import Tensor, nn
 from torch.func import functional_call
 
-from hybridsam_lite.checks import LossFunction, check_dtype, mean_squared_error, probe
+from hybridsam_lite.checks import LossFunction, mean_squared_error, probe
 from hybridsam_lite.data import Data, Inputs, as_data
 from hybridsam_lite.device import kept_random_state
 from hybridsam_lite.hybrid import Prediction, as_prediction, roles
@@ -102,7 +102,8 @@ class Landscape:
             raise TypeError(f"diagnose needs a model, an nn.Module, got {type(model).__name__}")
         if isinstance(theta, str):
             raise TypeError(f"diagnose: theta is a list of names, got {theta!r}; use theta=[{theta!r}]")
-        check_dtype(dtype, "diagnose")
+        if dtype not in (torch.float32, torch.float64):
+            raise TypeError(f"diagnose: dtype must be torch.float32 or torch.float64, got {dtype!r:.60}")
         data = as_data(data)
         if len(data) < 2:
             raise ValueError(

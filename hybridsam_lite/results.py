@@ -257,7 +257,7 @@ def relative(rows: Sequence[dict[str, Any]], baseline: str = "erm") -> pd.DataFr
         for label in group["label"].unique():
             if label == baseline or baseline not in errors:
                 continue
-            with np.errstate(divide="ignore", invalid="ignore"):  # an error may be zero
+            with np.errstate(divide="ignore", invalid="ignore", over="ignore"):  # an error may be zero
                 pairs = (np.log(errors[label]) - np.log(errors[baseline])).dropna().to_numpy()
                 found = [float(np.exp(x)) for x in paired_bootstrap(pairs)] if len(pairs) else []
             if found:

@@ -150,6 +150,8 @@ def fit(
     plan = check_plan(methods, seeds)
     train = as_data(train)
     val = None if val is None else as_data(val)
+    if None in (steps, batch_size, threads):
+        raise ValueError("fit: steps, batch_size and threads must be positive integers, got None")
     check_counts(
         steps=steps,
         batch_size=batch_size,

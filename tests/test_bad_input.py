@@ -486,6 +486,7 @@ def test_what_fit_cannot_use_is_named(options, words):
     [
         lambda: hs.diagnose(nn.Linear(1, 1), (X, X), seed=None),
         lambda: hs.diagnose(nn.Linear(1, 1), (X, X), dtype=0.0),
+        lambda: hs.diagnose(nn.Linear(1, 1), (X, X), dtype=torch.float16),
         lambda: hs.diagnose(nn.Linear(1, 1), (X, X), profiles=3),
         lambda: hs.diagnose(nn.Linear(1, 1), (X, X), profiles="0.bias"),
         lambda: hs.seed_spread(3),
@@ -495,6 +496,12 @@ def test_what_fit_cannot_use_is_named(options, words):
 def test_what_looks_at_models_says_what_it_expects(call):
     with pytest.raises(TypeError, match=r"must be|expected"):
         call()
+
+
+@pytest.mark.parametrize("name", ["steps", "batch_size", "threads"])
+def test_what_has_no_default_meaning_is_not_none(name):
+    with pytest.raises(ValueError, match=f"{name}.* must be positive integers, got None"):
+        fit(**{name: None})
 
 
 def test_names_that_are_no_texts_are_no_names():
