@@ -1,11 +1,4 @@
-"""The method, chapters 1 to 6: right answers to exercises pass, and wrong ones hear what is wrong."""
-
-from __future__ import annotations
-
-import pytest
-from exercise_answers import hears, is_right, wrong_answers_suffice
-
-CHAPTERS = {f"ch{n:02}" for n in range(1, 7)}
+"""Answers to the exercises of the method, chapters 1 to 6."""
 
 # Exercise, wrong answer, a fragment of what the student must hear.
 WRONG = [
@@ -208,17 +201,3 @@ ALSO_RIGHT = [
     ("ch06.q1", "def f(): return hs.Interval(1e-4, 1e-3, unit='m²/s')"),
     ("ch06.q1", "def f(): return hs.Interval(5e-5, 2e-3, init=(2e-4, 8e-4), unit='m**2 / s')"),
 ]
-
-
-@pytest.mark.parametrize(("name", "source"), ALSO_RIGHT)
-def test_other_right_answers_pass(name: str, source: str) -> None:
-    is_right(name, source)
-
-
-@pytest.mark.parametrize(("name", "source", "fragment"), WRONG)
-def test_wrong_answers_hear_what_is_wrong(name: str, source: str, fragment: str) -> None:
-    hears(name, source, fragment)
-
-
-def test_wrong_answers_suffice() -> None:
-    wrong_answers_suffice(WRONG, CHAPTERS)
